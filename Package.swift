@@ -1,0 +1,65 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// On in every target: see the style notes in README.md, "House rules".
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+    name: "plexus",
+    products: [
+        .executable(name: "plexus", targets: ["plexus"]),
+        .executable(name: "simulate", targets: ["simulate"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+    ],
+    targets: [
+        .target(name: "Bytes", swiftSettings: strict),
+        .target(name: "NBDProtocol", dependencies: ["Bytes"], swiftSettings: strict),
+        .target(name: "MirrorFormat", dependencies: ["Bytes"], swiftSettings: strict),
+        .target(name: "MirrorCore", dependencies: ["Bytes", "MirrorFormat"], swiftSettings: strict),
+        .target(
+            name: "Simulator", dependencies: ["MirrorCore", "MirrorFormat", "NBDProtocol", "Bytes"],
+            swiftSettings: strict),
+        .systemLibrary(name: "CLibURing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+        .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
+        .systemLibrary(name: "CLibBlkid", pkgConfig: "blkid", providers: [.apt(["libblkid-dev"])]),
+        .target(name: "URing", dependencies: ["CLibURing"], swiftSettings: strict),
+        .target(name: "Control", swiftSettings: strict),
+        .target(
+            name: "MirrorServer",
+            dependencies: [
+                "Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing", "Control", "CLibBlkid",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "TOMLKit", package: "TOMLKit"),
+            ],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "plexus",
+            dependencies: [
+                "MirrorServer", "Control",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "simulate",
+            dependencies: [
+                "Simulator",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
+        .testTarget(name: "NBDProtocolTests", dependencies: ["NBDProtocol", "Bytes"], swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)
