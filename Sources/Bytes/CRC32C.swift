@@ -46,6 +46,11 @@ package struct CRC32C: Sendable {
         state = crc
     }
 
+    /// Feeds `count` zero bytes.
+    package mutating func update(zeroes count: Int) {
+        for _ in 0..<count { state = (state >> 8) ^ Self.table[Int(state & 0xFF)] }
+    }
+
     /// Eight tables of 256 entries: table k advances a byte by k further zero bytes.
     private static let table: [UInt32] = {
         var table = [UInt32](repeating: 0, count: 2048)

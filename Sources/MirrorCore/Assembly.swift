@@ -1,0 +1,176 @@
+package import MirrorFormat
+
+/// A superblock and the number of the disk that it was read from.
+package struct FoundPlex: Sendable {
+    package var disk: Int
+    package var superblock: Superblock
+
+    package init(disk: Int, superblock: Superblock) {
+        self.disk = disk
+        self.superblock = superblock
+    }
+
+    var record: Record { superblock.record }
+}
+
+/// A mirror that can be started, and who takes part.
+package struct Assembly: Sendable {
+    /// The freshest record found.
+    package var record: Record
+    /// Every plex found that the record knows, by index.
+    package var found: [PlexIndex: FoundPlex]
+    /// In sync, and holding exactly the freshest record.
+    package var current: PlexSet
+    /// Listed in sync by the freshest record, but their own superblock is older: they may lack something,
+    /// and are rebuilt (R4).
+    package var behind: PlexSet
+    /// Present and in the middle of a rebuild.
+    package var recovering: PlexSet
+    /// Listed in sync and not found. Not empty only if that was allowed.
+    package var missing: PlexSet
+}
+
+/// Why a mirror is not started. Disks are the numbers of `FoundPlex.disk`.
+package enum Refusal: Sendable, Equatable {
+    /// Two disks carry the same plex: one is a clone of the other.
+    case clonedPlex(PlexUUID, disks: [Int])
+    /// Each side went on without the other. `related`: they share an ancestor.
+    case split(sides: [Side], related: Bool)
+    /// In-sync plexes are absent; a start without them must be asked for.
+    case incomplete(missing: PlexSet, present: PlexSet, record: Record)
+    /// None of the plexes found holds every acknowledged write.
+    case noCurrentPlex(needed: PlexSet, record: Record)
+    /// A feature that this version does not know allows reading only.
+    case mustStayReadOnly(disks: [Int])
+
+    package struct Side: Sendable, Equatable {
+        package var disks: [Int]
+        package var generation: Generation
+        package var epoch: UInt64
+        package var updatedTime: UInt64
+    }
+}
+
+package enum Verdict: Sendable {
+    case assembled(Assembly)
+    case refused(Refusal)
+}
+
+package struct AssemblyOptions: Sendable {
+    /// Start although in-sync plexes are absent.
+    package var allowDegraded = false
+    package var isReadOnly = false
+    package var mutant = Mutant.none
+    package init() {}
+}
+
+/// The one place that decides what a set of superblocks means (R11): a pure function, the order of `found`
+/// does not matter.
+///
+/// - The freshest record is the one that no other descends from; all others must be its ancestors. If two
+///   records descend from neither, the mirror is split.
+/// - Only plexes that the freshest record lists in sync *and* that hold exactly that record are current.
+///   Whoever is behind, by however little, is rebuilt: absence of proof is not proof (R4).
+/// - A start without a listed plex must be asked for: it may hold writes that nobody else has.
+///
+/// - Parameter found: all superblocks of one mirror.
+package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyOptions()) -> Verdict {
+    let plexes = found.sorted { ($0.superblock.plex.bits, $0.disk) < ($1.superblock.plex.bits, $1.disk) }
+    if let cloned = clonedPlex(plexes) { return .refused(cloned) }
+    let readOnlyDisks = plexes.filter(\.superblock.mustStayReadOnly).map(\.disk)
+    if !readOnlyDisks.isEmpty, !options.isReadOnly { return .refused(.mustStayReadOnly(disks: readOnlyDisks)) }
+    guard let leader = leader(of: plexes, mutant: options.mutant) else { preconditionFailure("no plexes") }
+    if options.mutant != .lowestIndexLeads, let split = split(plexes, leader: leader) { return .refused(split) }
+
+    let record = leader.record
+    var assembly = Assembly(
+        record: record, found: [:], current: .empty, behind: .empty, recovering: .empty, missing: .empty)
+    for plex in plexes {
+        guard let index = record.index(of: plex.superblock.plex) else { continue }
+        assembly.found[index] = plex
+        switch record[index].role {
+        case .inSync:
+            if isCurrent(plex.record, leader: record, mutant: options.mutant) {
+                assembly.current.insert(index)
+            } else {
+                assembly.behind.insert(index)
+            }
+        case .recovering:
+            if options.mutant == .interruptedMeansFinished {
+                assembly.current.insert(index)
+            } else {
+                assembly.recovering.insert(index)
+            }
+        case .failed where options.mutant == .failedReturnsInSync: assembly.current.insert(index)
+        case .absent, .stale, .offline, .failed, .brokenOff: break
+        }
+    }
+    assembly.missing = record.inSync.subtracting(assembly.current).subtracting(assembly.behind)
+    if assembly.current.isEmpty { return .refused(.noCurrentPlex(needed: record.inSync, record: record)) }
+    if !assembly.missing.isEmpty, !options.allowDegraded, !options.isReadOnly {
+        return .refused(
+            .incomplete(missing: assembly.missing, present: assembly.current, record: record))
+    }
+    return .assembled(assembly)
+}
+
+private func isCurrent(_ record: Record, leader: Record, mutant: Mutant) -> Bool {
+    if mutant == .acceptOneEpochBehind, record.epoch + 1 >= leader.epoch { return true }
+    if mutant == .lowestIndexLeads { return true }
+    return record.generation == leader.generation && record.epoch == leader.epoch
+}
+
+private func clonedPlex(_ plexes: [FoundPlex]) -> Refusal? {
+    for (first, second) in zip(plexes, plexes.dropFirst()) where first.superblock.plex == second.superblock.plex {
+        let uuid = first.superblock.plex
+        return .clonedPlex(uuid, disks: plexes.filter { $0.superblock.plex == uuid }.map(\.disk))
+    }
+    return nil
+}
+
+/// The plex whose record descends from all others; where that is not unique, any: `split` tells.
+private func leader(of plexes: [FoundPlex], mutant: Mutant) -> FoundPlex? {
+    guard var leader = plexes.first else { return nil }
+    if mutant == .lowestIndexLeads {
+        return plexes.min { index(of: $0) < index(of: $1) }
+    }
+    for plex in plexes.dropFirst() where isFresher(plex.record, than: leader.record) { leader = plex }
+    return leader
+}
+
+private func index(of plex: FoundPlex) -> UInt8 { plex.record.index(of: plex.superblock.plex)?.value ?? 255 }
+
+private func isFresher(_ record: Record, than other: Record) -> Bool {
+    if record.generation == other.generation { return record.epoch > other.epoch }
+    return record.history.contains { $0.generation == other.generation }
+}
+
+private func split(_ plexes: [FoundPlex], leader: FoundPlex) -> Refusal? {
+    let strangers = plexes.filter { !leader.record.descends(from: $0.record.generation) || isFork($0, leader) }
+    guard !strangers.isEmpty else { return nil }
+    var sides: [Refusal.Side] = []
+    for plex in plexes {
+        let record = plex.record
+        if let index = sides.firstIndex(where: { $0.generation == record.generation }) {
+            sides[index].disks.append(plex.disk)
+            sides[index].epoch = max(sides[index].epoch, record.epoch)
+            sides[index].updatedTime = max(sides[index].updatedTime, record.updatedTime)
+        } else {
+            sides.append(
+                Refusal.Side(
+                    disks: [plex.disk], generation: record.generation, epoch: record.epoch,
+                    updatedTime: record.updatedTime))
+        }
+    }
+    let known = Set([leader.record.generation] + leader.record.history.map(\.generation))
+    let related = strangers.allSatisfy { plex in
+        plex.record.history.contains { known.contains($0.generation) } || known.contains(plex.record.generation)
+    }
+    return .split(sides: sides, related: related)
+}
+
+/// Same generation, same epoch, and yet another story: two servers wrote at once, or a disk was rolled back.
+private func isFork(_ plex: FoundPlex, _ leader: FoundPlex) -> Bool {
+    plex.record.generation == leader.record.generation && plex.record.epoch == leader.record.epoch
+        && plex.record != leader.record
+}

@@ -1,0 +1,78 @@
+package import MirrorFormat
+
+/// Every bound of the mirror engine, in one place.
+package struct Limits: Sendable {
+    /// The unit of disk I/O and of the range lock. Requests that do not fit it are widened by
+    /// read-modify-write; every disk made since 2011 takes it, so any disk can join any mirror.
+    package static let blockBytes: UInt64 = 4096
+
+    /// Client requests that one mirror holds at once.
+    package var requests = 1024
+    /// Of these beyond `requests`: resync windows and internal flushes.
+    package var internalRequests = 24
+    /// Resync windows in flight while no client is active, and while one is.
+    package var resyncWindowsIdle = 4
+    package var resyncWindowsBusy = 1
+    package var resyncWindowBytes: UInt64 = 1 << 20
+    /// How long after a client request the mirror counts as busy.
+    package var clientActiveNanoseconds: UInt64 = 50_000_000
+    /// Before an unreadable source is tried again.
+    package var resyncRetryNanoseconds: UInt64 = 10_000_000_000
+    /// EAGAIN and the like, per operation, at once; afterwards the operation has failed.
+    package var transientRetries: UInt8 = 16
+    /// A write that failed on every plex alike is tried again so often, so far apart, before its error is
+    /// told: a link that blinked must not cost a plex.
+    package var commonFailureRetries: UInt8 = 3
+    package var commonFailureRetryNanoseconds: UInt64 = 1_000_000_000
+    /// Idle time before the mirror is flushed and marked clean.
+    package var cleanAfterNanoseconds: UInt64 = 5_000_000_000
+    /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.
+    package var eventRing = 64
+
+    package init() {}
+}
+
+/// A moment, as the reactor or the simulator tells it; the core has no clock.
+package struct Instant: Sendable, BitwiseCopyable {
+    /// Monotonic.
+    package var nanoseconds: UInt64
+    /// Nanoseconds since 1970, for people.
+    package var unixNanoseconds: UInt64
+
+    package init(nanoseconds: UInt64, unixNanoseconds: UInt64) {
+        self.nanoseconds = nanoseconds
+        self.unixNanoseconds = unixNanoseconds
+    }
+}
+
+/// xoshiro256** (Blackman and Vigna, 2018), seeded from outside: by the operating system's entropy in the
+/// server, by the seed in the simulator. The core draws generations and UUIDs from it.
+package struct Entropy: Sendable, BitwiseCopyable {
+    private var s0: UInt64
+    private var s1: UInt64
+    private var s2: UInt64
+    private var s3: UInt64
+
+    package init(_ s0: UInt64, _ s1: UInt64, _ s2: UInt64, _ s3: UInt64) {
+        self.s0 = s0
+        self.s1 = s1
+        self.s2 = s2
+        // The all-zero state is the generator's only fixed point.
+        self.s3 = s0 | s1 | s2 | s3 == 0 ? 1 : s3
+    }
+
+    package mutating func next() -> UInt64 {
+        let product = s1 &* 5
+        let result = ((product << 7) | (product >> 57)) &* 9
+        let shifted = s1 << 17
+        s2 ^= s0
+        s3 ^= s1
+        s1 ^= s2
+        s0 ^= s3
+        s2 ^= shifted
+        s3 = (s3 << 45) | (s3 >> 19)
+        return result
+    }
+
+    package mutating func nextUUID() -> UUID128 { UUID128(high: next(), low: next()) }
+}

@@ -1,0 +1,383 @@
+internal import Bytes
+package import MirrorFormat
+
+package struct CommandID: Hashable, Sendable {
+    package var value: UInt64
+    package init(_ value: UInt64) { self.value = value }
+}
+
+/// What an administrator asks for at runtime.
+package enum Command: Sendable {
+    /// `break --keep`: the plex becomes a disk of its own, under this name.
+    case breakOff(PlexIndex, name: String)
+    /// `break --nokeep`: forget the plex, present or not.
+    case remove(PlexIndex)
+    case takeOffline(PlexIndex)
+    /// A disk was opened for this slot of the member table; copy everything to it.
+    case join(PlexIndex, Attachment)
+    case stop
+}
+
+package enum Answer: Sendable, Equatable {
+    case done(String)
+    /// Nothing was changed; the text says why and what to do.
+    case refused(String)
+    /// Begun but not finished.
+    case failed(String)
+}
+
+/// The command that is being carried out. One at a time; others wait.
+struct RunningCommand {
+    enum Step {
+        case draining, flushing, recording(ticket: UInt64), detaching
+    }
+
+    var id: CommandID
+    var command: Command
+    var step: Step
+    var detached: Record?
+    var detachOutstanding = 0
+    var detachFailed = false
+}
+
+extension Mirror {
+    /// The next answer, if there is one.
+    package mutating func takeAnswer() -> (CommandID, Answer)? { answers.isEmpty ? nil : answers.removeFirst() }
+
+    mutating func accept(_ id: CommandID, _ command: Command) {
+        waitingCommands.append((id, command))
+        nextCommand()
+    }
+
+    private mutating func nextCommand() {
+        while running == nil, !waitingCommands.isEmpty {
+            let next = waitingCommands.removeFirst()
+            begin(next.0, next.1)
+        }
+    }
+
+    private mutating func answer(_ answer: Answer) {
+        guard let id = running?.id else { return }
+        running = nil
+        answers.append((id, answer))
+        emit(.answer)
+        nextCommand()
+    }
+
+    private mutating func begin(_ id: CommandID, _ command: Command) {
+        running = RunningCommand(id: id, command: command, step: .draining)
+        if phase == .stopping || phase == .stopped {
+            answer(.refused("the mirror \(record.name) is being stopped"))
+            return
+        }
+        if case .stop = command {
+            beginStop()
+            return
+        }
+        guard !isReadOnly else {
+            answer(.refused("the mirror \(record.name) is served read-only"))
+            return
+        }
+        guard phase == .running else {
+            answer(.refused("the mirror \(record.name) is still being opened; try again"))
+            return
+        }
+        switch command {
+        case .breakOff(let plex, _): beginBreak(plex)
+        case .remove(let plex): beginRemove(plex)
+        case .takeOffline(let plex): beginOffline(plex)
+        case .join(let plex, let attachment): beginJoin(plex, attachment)
+        case .stop: break
+        }
+    }
+
+    /// Why the plex must stay; nil if it may go.
+    private func objection(toLosing plex: PlexIndex) -> String? {
+        guard record[plex].role != .absent else { return "mirror \(record.name) has no plex \(plex)" }
+        if working == PlexSet(plex) {
+            return "plex \(plex) is the last good copy of mirror \(record.name); join another one first"
+        }
+        return nil
+    }
+
+    // MARK: break --keep
+
+    /// The copy must hold every acknowledged write and no half of any other: new writes wait, those in
+    /// flight end, the plex is flushed, and from then on it gets nothing more.
+    private mutating func beginBreak(_ plex: PlexIndex) {
+        if let objection = objection(toLosing: plex) {
+            answer(.refused(objection))
+            return
+        }
+        guard working.contains(plex), equalBelow == nil else {
+            let state = equalBelow == nil ? "is not in sync" : "may differ until the running resync is finished"
+            answer(
+                .refused(
+                    "plex \(plex) \(state), so it is no usable copy; wait for it (plexus wait \(record.name)), or forget it with --nokeep"
+                ))
+            return
+        }
+        holdsMutations = mutant != .breakWithoutDrain
+        breakDrained()
+    }
+
+    private mutating func breakDrained() {
+        guard case .breakOff(let plex, _) = running?.command, case .draining = running?.step else { return }
+        guard mutationsInFlight == 0 || mutant == .breakWithoutDrain else { return }
+        running?.step = .flushing
+        startInternalFlush(.breakOff, PlexSet(plex), plex: plex)
+    }
+
+    mutating func breakFlushed(_ plex: PlexIndex, succeeded: Bool) {
+        guard case .breakOff(_, let name) = running?.command else { return }
+        guard succeeded, working.contains(plex), working.count > 1 else {
+            letMutationsGo()
+            answer(.failed("plex \(plex) could not be flushed; it is not a consistent copy and was not broken off"))
+            return
+        }
+        prepareDetached(plex, name: name)
+        working.remove(plex)
+        repin()
+        record[plex].role = .brokenOff
+        record[plex].recoveryOffset = 0
+        record[plex].cause = FailureCause(operation: .user, time: now.unixNanoseconds)
+        commit.beginGeneration(.brokenOff)
+        awaitRecord()
+        letMutationsGo()
+    }
+
+    private mutating func letMutationsGo() {
+        holdsMutations = false
+        releaseHeld()
+    }
+
+    /// The identity that the plex gets: a mirror of its own with one plex, that remembers where it comes from.
+    private mutating func prepareDetached(_ plex: PlexIndex, name: String) {
+        var own = Record(
+            mirror: MirrorUUID(entropy.nextUUID()), name: name, dataBytes: record.dataBytes,
+            regionBytes: record.regionBytes, generation: Generation(entropy.nextUUID()),
+            members: [Member(uuid: record[plex].uuid, role: .inSync)], time: now.unixNanoseconds)
+        own.parent = Record.Ancestry(mirror: record.mirror, generation: record.generation, epoch: record.epoch)
+        running?.detached = own
+    }
+
+    /// All four copies are overwritten: none may remain that calls this disk a member.
+    private mutating func beginDetach(_ plex: PlexIndex) {
+        let index = Int(plex.value)
+        guard plexes[index].attachment != nil, !plexes[index].isReleasing else {
+            finishDetach(plex)
+            return
+        }
+        running?.step = .detaching
+        running?.detachOutstanding = Layout.superblockCopies
+        plexes[index].attachment?.sequence += 2
+        let diskBytes = plexes[index].attachment?.layout.diskBytes ?? 0
+        for copy in 0..<Layout.superblockCopies {
+            submitMetadata(
+                owner: .detach, plex: plex, slot: copy, generation: 0,
+                offset: Layout.superblockOffset(copy: copy, diskBytes: diskBytes))
+        }
+    }
+
+    func encodeDetached(_ operation: DiskOperation, into bytes: inout MutableRawSpan) {
+        guard let attachment = plexes[Int(operation.plex.value)].attachment, let own = running?.detached else {
+            // `break --nokeep`: nothing may remain.
+            for offset in stride(from: 0, to: Superblock.byteCount, by: 8) {
+                bytes.storeLittleEndian(UInt64(0), at: offset)
+            }
+            return
+        }
+        // Copies 0 and 2 belong to even sequences, 1 and 3 to odd ones; the higher of the two comes last.
+        let copy = operation.tag.slot
+        let isOfLast = Superblock.copies(ofSequence: attachment.sequence).0 == copy % 2
+        let superblock = Superblock(
+            record: own, plex: attachment.uuid, sequence: isOfLast ? attachment.sequence : attachment.sequence - 1,
+            layout: attachment.layout, writer: writer)
+        superblock.encode(copy: copy, into: &bytes)
+    }
+
+    mutating func detachCompleted(_ tag: DiskTag, _ result: DiskResult) {
+        if case .failed = result { running?.detachFailed = true }
+        running?.detachOutstanding -= 1
+        if running?.detachOutstanding == 0 { finishDetach(tag.plex) }
+    }
+
+    private mutating func finishDetach(_ plex: PlexIndex) {
+        guard let command = running?.command, let failed = running?.detachFailed else { return }
+        release(plex)
+        switch command {
+        case .breakOff(_, let name):
+            log(.brokenOff, plex: plex, text: failed ? "not writable any more" : "is now the disk \(name)")
+            if failed {
+                answer(
+                    .failed(
+                        "plex \(plex) is out of mirror \(record.name), but its own superblock could not be written; its data is complete"
+                    ))
+            } else {
+                answer(.done("plex \(plex) is broken off: a consistent copy under the name \(name)"))
+            }
+        case .remove:
+            if failed {
+                answer(.done("plex \(plex) is forgotten; its metadata could not be wiped"))
+            } else {
+                answer(.done("plex \(plex) is forgotten"))
+            }
+        case .takeOffline, .join, .stop: break
+        }
+    }
+
+    // MARK: break --nokeep, offline
+
+    private mutating func beginRemove(_ plex: PlexIndex) {
+        if let objection = objection(toLosing: plex) {
+            answer(.refused(objection))
+            return
+        }
+        let uuid = record[plex].uuid
+        log(.brokenOff, plex: plex, text: "forgotten: \(uuid)")
+        leave(plex, .removed)
+        record.members[Int(plex.value)] = .absent
+        awaitRecord()
+    }
+
+    private mutating func beginOffline(_ plex: PlexIndex) {
+        if let objection = objection(toLosing: plex) {
+            answer(.refused(objection))
+            return
+        }
+        guard working.contains(plex) || recovering.contains(plex) else {
+            answer(.refused("plex \(plex) is not in use"))
+            return
+        }
+        leave(plex, .takenOffline)
+        record[plex].role = .offline
+        record[plex].recoveryOffset = 0
+        record[plex].cause = FailureCause(operation: .user, time: now.unixNanoseconds)
+        log(.offline, plex: plex, text: "taken out by the user")
+        awaitRecord()
+    }
+
+    private mutating func leave(_ plex: PlexIndex, _ reason: GenerationReason) {
+        let mattered = working.contains(plex) || possibleInSync.contains(plex)
+        working.remove(plex)
+        recovering.remove(plex)
+        joining.remove(plex)
+        resync.promoting.remove(plex)
+        if mattered { commit.beginGeneration(reason) }
+        repin()
+    }
+
+    // MARK: join
+
+    private mutating func beginJoin(_ plex: PlexIndex, _ attachment: Attachment) {
+        let state = plexes[Int(plex.value)]
+        guard !working.contains(plex), !recovering.contains(plex), !joining.contains(plex) else {
+            answer(.refused("plex \(plex) takes part already"))
+            return
+        }
+        // A write that was given up may still land on the disk, after anything we write now (zombie).
+        guard state.inFlight == 0, state.attachment == nil else {
+            answer(.refused("plex \(plex) still has I/O outstanding; try again when it has ended"))
+            return
+        }
+        guard attachment.layout.dataBytes == record.dataBytes else {
+            answer(.refused("the disk is laid out for another size"))
+            return
+        }
+        let old = record[plex]
+        var member = Member(uuid: attachment.uuid, role: .recovering)
+        if old.uuid == attachment.uuid {
+            member.readErrors = old.readErrors
+            member.writeErrors = old.writeErrors
+        }
+        record[plex] = member
+        plexes[Int(plex.value)] = Plex()
+        plexes[Int(plex.value)].attachment = attachment
+        plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
+        joining.insert(plex)
+        if mutant == .joinBeforeSuperblock { joined(plex) }
+        awaitRecord()
+    }
+
+    /// The command goes on when all that it changed is on record.
+    private mutating func awaitRecord() {
+        let ticket = wantCommit()
+        running?.step = .recording(ticket: ticket)
+    }
+
+    // MARK: stop
+
+    private mutating func beginStop() {
+        phase = .stopping
+        releaseHeld()
+        if isReadOnly {
+            finishStop("")
+            return
+        }
+        drained()
+    }
+
+    /// Something ended: a command may have waited for it.
+    mutating func drained() {
+        breakDrained()
+        guard phase == .stopping, case .draining = running?.step, case .stop = running?.command,
+            clientRequestsInFlight == 0, resync.windowsInFlight == 0
+        else { return }
+        if isReadOnly {
+            finishStop("")
+            return
+        }
+        running?.step = .flushing
+        startInternalFlush(.stop, working.union(recovering))
+    }
+
+    mutating func stopFlushed(good: PlexSet, everywhere: Bool) {
+        guard case .stop = running?.command else { return }
+        let isFlushed = working.isSubset(of: good)
+        record.isClean = isFlushed && equalBelow == nil
+        for plex in recovering.members where good.contains(plex) && record[plex].role == .recovering {
+            record[plex].recoveryOffset = resync.copiedBelow(plex)
+        }
+        awaitRecord()
+    }
+
+    /// The record can't be written any more: leave without the clean mark, and without a promise.
+    mutating func abandonStop() {
+        for index in slots.indices where slots[index].kind == .client {
+            switch slots[index].step {
+            case .parked, .gate, .failureRecord, .pinRecord, .held, .retryWait:
+                finish(index, .ioError)
+            case .idle, .lock, .reading, .edgeRead, .fanOut: break
+            }
+        }
+        gateQueue = SlotQueue()
+        heldQueue = SlotQueue()
+        guard clientRequestsInFlight == 0, case .stop = running?.command else { return }
+        finishStop("the state could not be recorded on any plex; the next start will resync")
+    }
+
+    private mutating func finishStop(_ complaint: String) {
+        phase = .stopped
+        for plex in 0..<PlexSet.capacity { release(PlexIndex(plex)) }
+        answer(complaint.isEmpty ? .done("mirror \(record.name) is stopped and clean") : .failed(complaint))
+        emit(.stopped)
+    }
+
+    mutating func commandAfterCommit(round: UInt64) {
+        guard let running, case .recording(let ticket) = running.step, ticket <= round else { return }
+        switch running.command {
+        case .breakOff(let plex, _): beginDetach(plex)
+        case .remove(let plex): beginDetach(plex)
+        case .takeOffline(let plex):
+            release(plex)
+            answer(.done("plex \(plex) is offline"))
+        case .join(let plex, _):
+            if recovering.contains(plex) {
+                answer(.done("plex \(plex) is being rebuilt by a full copy"))
+            } else {
+                answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
+            }
+        case .stop: finishStop(record.isClean ? "" : "stopped, but not every plex could be made equal; the next start will resync")
+        }
+    }
+}

@@ -1,0 +1,211 @@
+internal import Bytes
+internal import MirrorFormat
+
+/// Writing the mirror's record to all superblocks, round after round, until what is on disk is what is true.
+///
+/// One round at a time. Changes that come during a round wait for the next, and are written together. A
+/// round has two phases: first every working plex, then those that are new to the set (joining, under
+/// rebuild, being promoted). A newcomer's superblock therefore never claims more than the others know: if
+/// power fails between the phases, the old members can go on without it, and it is behind.
+struct RecordCommit {
+    /// Number of the last round that was begun; a ticket is the number of the round to wait for.
+    var round: UInt64 = 0
+    var isWanted = false
+    var isRunning = false
+    var isInSecondPhase = false
+    /// The last round reached no plex at all.
+    var isFailing = false
+    /// Someone is parked who needs a wake-up although no record may be wanted.
+    var needsWake = false
+    var retryAt: UInt64 = 0
+    var outstanding = 0
+    var targets = PlexSet.empty
+    var newcomers = PlexSet.empty
+    var failed = PlexSet.empty
+    var snapshot: Record?
+    private(set) var generationReason: GenerationReason?
+
+    var wantsGeneration: Bool { generationReason != nil }
+
+    /// The next round begins a new generation (R9).
+    mutating func beginGeneration(_ reason: GenerationReason) { generationReason = generationReason ?? reason }
+
+    mutating func takeGenerationReason() -> GenerationReason? {
+        defer { generationReason = nil }
+        return generationReason
+    }
+}
+
+extension Mirror {
+    /// Asks for a round that contains everything changed so far.
+    ///
+    /// - Returns: its number; see `RecordCommit.round`.
+    @discardableResult
+    mutating func wantCommit() -> UInt64 {
+        commit.isWanted = true
+        return commit.round + 1
+    }
+
+    /// Called when an event has been handled in full, so that changes that belong together share a round.
+    mutating func beginCommitIfWanted() {
+        guard commit.isWanted, !commit.isRunning, !isReadOnly, phase != .stopped, !working.isEmpty,
+            now.nanoseconds >= commit.retryAt
+        else { return }
+        commit.isWanted = false
+        commit.isRunning = true
+        commit.isInSecondPhase = false
+        commit.round += 1
+        commit.failed = .empty
+        if let reason = commit.takeGenerationReason() {
+            record.begin(
+                Generation(entropy.nextUUID()), because: reason, inSync: possibleInSync, time: now.unixNanoseconds)
+        }
+        record.epoch += 1
+        record.updatedTime = now.unixNanoseconds
+        commit.snapshot = record
+        possibleInSync = possibleInSync.union(record.inSync)
+        commit.newcomers = recovering.union(joining)
+        let first = mutant == .recordOnOnePlex ? PlexSet(working.first ?? PlexIndex(0)) : working
+        writeRecord(to: first)
+    }
+
+    private mutating func writeRecord(to targets: PlexSet) {
+        commit.targets = targets
+        commit.outstanding = targets.count * 2
+        for plex in targets.members {
+            let index = Int(plex.value)
+            plexes[index].attachment?.sequence += 1
+            guard let attachment = plexes[index].attachment else { preconditionFailure("no disk to record on") }
+            let copies = Superblock.copies(ofSequence: attachment.sequence)
+            for copy in [copies.0, copies.1] {
+                submitMetadata(
+                    owner: .commit, plex: plex, slot: copy, generation: UInt32(truncatingIfNeeded: commit.round),
+                    offset: Layout.superblockOffset(copy: copy, diskBytes: attachment.layout.diskBytes))
+            }
+        }
+    }
+
+    mutating func submitMetadata(
+        owner: DiskTag.Owner, plex: PlexIndex, slot: Int, generation: UInt32, offset: UInt64
+    ) {
+        submit(
+            DiskOperation(
+                tag: DiskTag(owner: owner, plex: plex, slot: slot, generation: generation), plex: plex,
+                kind: .writeMetadata, isDurable: true, buffer: .none, bufferOffset: 0, offset: offset,
+                length: Limits.blockBytes, request: RequestID(0)))
+    }
+
+    mutating func commitCompleted(_ tag: DiskTag, _ result: DiskResult) {
+        switch result {
+        case .transferred: break
+        case .failed(let failure):
+            plexes[Int(tag.plex.value)].lastFailure = failure
+            commit.failed.insert(tag.plex)
+        }
+        commit.outstanding -= 1
+        guard commit.outstanding == 0 else { return }
+        if commit.isInSecondPhase { secondPhaseFinished() } else { firstPhaseFinished() }
+    }
+
+    private mutating func firstPhaseFinished() {
+        if working.subtracting(commit.failed).isEmpty {
+            recordReachedNobody()
+            return
+        }
+        let failed = commit.failed.intersection(working)
+        for plex in failed.members {
+            expel(plex, operation: .metadata, plexes[Int(plex.value)].lastFailure, offset: 0)
+        }
+        guard failed.isEmpty else {
+            // To a fixpoint (R3): the next round records that these are gone, too.
+            commit.isRunning = false
+            return
+        }
+        let newcomers = commit.newcomers.intersection(recovering.union(joining))
+        commit.isInSecondPhase = true
+        if newcomers.isEmpty {
+            commit.targets = .empty
+            secondPhaseFinished()
+        } else {
+            writeRecord(to: newcomers)
+        }
+    }
+
+    private mutating func secondPhaseFinished() {
+        let written = commit.targets.subtracting(commit.failed)
+        for plex in commit.failed.members {
+            expel(plex, operation: .metadata, plexes[Int(plex.value)].lastFailure, offset: 0)
+        }
+        commit.isRunning = false
+        commit.isFailing = false
+        commit.needsWake = false
+        guard let snapshot = commit.snapshot else { preconditionFailure("a round without a record") }
+        possibleInSync = snapshot.inSync
+        for plex in snapshot.inSync.intersection(recovering).intersection(written).members { promoted(plex) }
+        for plex in joining.intersection(written).members { joined(plex) }
+        if !slots.contains(where: { $0.step == .retryWait }) { resume() }
+        let round = commit.round
+        gateAfterCommit(round: round)
+        wakeSlots(round: round)
+        tryOpen()
+        commandAfterCommit(round: round)
+    }
+
+    /// No plex took the record. Nobody is expelled, nothing more is acknowledged, and it is tried again.
+    private mutating func recordReachedNobody() {
+        commit.isRunning = false
+        commit.isWanted = true
+        commit.isFailing = true
+        commit.retryAt = now.nanoseconds + limits.commonFailureRetryNanoseconds
+        let failure = working.first.map { plexes[Int($0.value)].lastFailure } ?? .truncated
+        suspend(failure)
+        if phase == .stopping { abandonStop() }
+    }
+
+    /// The tick's part: the round is begun when the wait is over.
+    mutating func retryCommit() {
+        if commit.needsWake, !commit.isRunning, !commit.isWanted { wantCommit() }
+    }
+
+    /// Fills the 4 KiB that a `writeMetadata` operation writes. To be called when the effect is taken.
+    package func encodeMetadata(_ operation: DiskOperation, into bytes: inout MutableRawSpan) {
+        precondition(operation.kind == .writeMetadata)
+        switch operation.tag.owner {
+        case .commit:
+            guard let snapshot = commit.snapshot, let attachment = plexes[Int(operation.plex.value)].attachment
+            else { preconditionFailure("no record to write") }
+            let superblock = Superblock(
+                record: snapshot, plex: attachment.uuid, sequence: attachment.sequence, layout: attachment.layout,
+                writer: writer)
+            superblock.encode(copy: operation.tag.slot, into: &bytes)
+        case .eventLog: encodeEventBlock(operation, into: &bytes)
+        case .detach: encodeDetached(operation, into: &bytes)
+        case .request: preconditionFailure("requests write no metadata")
+        }
+    }
+
+    // MARK: opening
+
+    /// After a crash, whatever lies in a cache is made durable before anyone may read it (R7).
+    mutating func openStep() {
+        if record.isClean {
+            isOpenFlushed = true
+        } else {
+            startInternalFlush(.open, working)
+        }
+        beginCommitIfWanted()
+        tryOpen()
+    }
+
+    mutating func openFlushed() {
+        isOpenFlushed = true
+        tryOpen()
+    }
+
+    mutating func tryOpen() {
+        guard phase == .opening, isOpenFlushed, !commit.isWanted, !commit.isRunning else { return }
+        phase = .running
+        releaseHeld()
+        pumpResync()
+    }
+}

@@ -1,0 +1,159 @@
+internal import MirrorFormat
+
+/// What happens when a disk says no: expelling a plex (R3), failures that all plexes share, retries.
+extension Mirror {
+    /// Takes a plex out after an error. It gets no more I/O from here on; what it missed is acknowledged only
+    /// when the remaining plexes have it on record, see `commit`.
+    ///
+    /// Scenarios:
+    ///  - in sync, not the last: expelled, a new generation begins;
+    ///  - in sync, the last: stays, for it is all there is; the request fails, not the mirror;
+    ///  - being rebuilt or joining: its rebuild ends;
+    ///  - anything else: it was expelled already, this is one of the requests that were in flight.
+    mutating func expel(_ plex: PlexIndex, operation: FailedOperation, _ failure: DiskFailure, offset: UInt64) {
+        let isWorking = working.contains(plex)
+        guard isWorking || recovering.contains(plex) || joining.contains(plex) else { return }
+        if isWorking, working.count == 1 {
+            lastPlexFailed(plex, operation: operation, failure, offset: offset)
+            return
+        }
+        working.remove(plex)
+        recovering.remove(plex)
+        joining.remove(plex)
+        resync.promoting.remove(plex)
+        if operation == .write || operation == .zero { record[plex].writeErrors += 1 }
+        record[plex].role = .failed
+        record[plex].recoveryOffset = 0
+        record[plex].cause = FailureCause(
+            operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)
+        if isWorking || possibleInSync.contains(plex) { commit.beginGeneration(.expelled) }
+        repin()
+        log(
+            .plexFailed, plex: plex, errorNumber: failure.errorNumber, offset: offset,
+            text: describe(record[plex].cause))
+        wantCommit()
+        release(plex)
+    }
+
+    private mutating func lastPlexFailed(
+        _ plex: PlexIndex, operation: FailedOperation, _ failure: DiskFailure, offset: UInt64
+    ) {
+        plexes[Int(plex.value)].lastFailure = failure
+        if operation == .write || operation == .zero { record[plex].writeErrors += 1 }
+        record[plex].cause = FailureCause(
+            operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)
+    }
+
+    /// The pinned source must be a working plex, and none is needed where nothing can differ.
+    mutating func repin() {
+        if working.count <= 1, equalBelow != nil {
+            equalBelow = nil
+            record.pinned = nil
+        } else if let pinned = record.pinned, !working.contains(pinned) {
+            record.pinned = working.first
+        }
+    }
+
+    /// A write, zeroing or flush failed on every plex that clients are served from.
+    mutating func failedEverywhere(_ index: Int) {
+        let failed = slots[index].failed
+        let failure = working.first.map { plexes[Int($0.value)].lastFailure } ?? .truncated
+        let offset = slots[index].transfer.offset
+        for plex in failed.intersection(recovering).members {
+            expel(plex, operation: operationName(index), plexes[Int(plex.value)].lastFailure, offset: offset)
+        }
+        // A plex under rebuild that took the write is now ahead of its source.
+        for plex in slots[index].good.intersection(recovering).members { rewindResync(plex, to: offset) }
+        let isFlush = slots[index].transfer.kind == .flush
+        if isFlush { latchFlushFailure(working) }
+        let mayRetry =
+            working.count > 1 && !isFlush && failure.kind != .noSpace && failure.kind != .unsupported
+            && slots[index].commonFailures < limits.commonFailureRetries && phase == .running
+        if mayRetry {
+            slots[index].commonFailures += 1
+            slots[index].step = .retryWait
+            slots[index].retryAt = now.nanoseconds + limits.commonFailureRetryNanoseconds
+            suspend(failure)
+            return
+        }
+        slots[index].status = failure.kind == .noSpace ? .noSpace : .ioError
+        working.forEach { plex in
+            guard !isFlush, failure.kind == .media else { return }
+            record[plex].writeErrors += 1
+        }
+        guard working.count > 1 else {
+            finish(index, slots[index].status)
+            return
+        }
+        // Each plex may have kept another part of it: they count as different until copied over, and that
+        // is on record before the client hears of the error.
+        beginUnequal()
+        slots[index].step = .failureRecord
+        waitForRecord(index)
+    }
+
+    /// From here on plexes may differ anywhere.
+    mutating func beginUnequal() {
+        equalBelow = 0
+        resync.equaliseNext = 0
+        resync.isAnnounced = false
+        if record.pinned.map({ !working.contains($0) }) ?? true { record.pinned = working.first }
+    }
+
+    /// After a failed flush the kernel may forget what it could not write; a later success proves nothing.
+    mutating func latchFlushFailure(_ set: PlexSet) {
+        for plex in set.members {
+            plexes[Int(plex.value)].flushFailed = true
+            record[plex].cause = FailureCause(
+                operation: .flush, errorNumber: plexes[Int(plex.value)].lastFailure.errorNumber, offset: 0,
+                time: now.unixNanoseconds)
+        }
+    }
+
+    mutating func suspend(_ failure: DiskFailure) {
+        suspensionCause = failure
+        guard !isSuspended else { return }
+        isSuspended = true
+        log(.suspended, errorNumber: failure.errorNumber, text: "all plexes fail alike; requests wait")
+    }
+
+    /// Requests that failed on all plexes alike go out again.
+    mutating func retryWaiting() {
+        guard isSuspended, !commit.isFailing else { return }
+        var isWaiting = false
+        for index in slots.indices where slots[index].step == .retryWait {
+            guard now.nanoseconds >= slots[index].retryAt || phase != .running else {
+                isWaiting = true
+                continue
+            }
+            let targets = slots[index].good.union(slots[index].failed).intersection(working.union(recovering))
+            slots[index].good = targets
+            fanOut(index, to: targets)
+        }
+        if !isWaiting { resume() }
+    }
+
+    mutating func resume() {
+        guard isSuspended else { return }
+        isSuspended = false
+        log(.resumed, text: "requests go on")
+    }
+
+    /// The slot goes on when a record that contains all that was changed so far is durable.
+    mutating func waitForRecord(_ index: Int) { slots[index].ticket = wantCommit() }
+
+    /// A record became durable: whoever waited for it goes on.
+    mutating func wakeSlots(round: UInt64) {
+        for index in slots.indices {
+            switch slots[index].step {
+            case .parked: acknowledge(index)
+            case .failureRecord where slots[index].ticket <= round: finish(index, slots[index].status)
+            case .pinRecord where slots[index].ticket <= round:
+                slots[index].step = slots[index].resumeStep
+                submitRead(index)
+            case .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord, .pinRecord:
+                break
+            }
+        }
+    }
+}

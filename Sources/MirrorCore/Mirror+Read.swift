@@ -1,0 +1,149 @@
+internal import MirrorFormat
+
+/// The read path: pick a plex, fail over, and where plexes may differ make them equal first (R7).
+extension Mirror {
+    mutating func startRead(_ index: Int) {
+        let request = slots[index].request
+        let plan = BufferPlan(.read, offset: request.offset, length: request.length)
+        slots[index].step = .reading
+        slots[index].transfer = Slot.Transfer(
+            kind: .read, offset: plan.bodyOffset, length: plan.bodyLength, bufferOffset: 0, isDurable: false)
+        submitRead(index)
+    }
+
+    /// Reads the transfer's range from the best plex not yet tried.
+    mutating func submitRead(_ index: Int) {
+        let transfer = slots[index].transfer
+        guard let plex = chooseSource(offset: transfer.offset, length: transfer.length, tried: slots[index].tried)
+        else {
+            noSourceLeft(index)
+            return
+        }
+        let position = Int(plex.value)
+        plexes[position].readsInFlight += 1
+        plexes[position].lastReadEnd = transfer.offset + transfer.length
+        slots[index].source = plex
+        slots[index].pending = PlexSet(plex)
+        slots[index].progress[position] = 0
+        submit(operation(index, plex))
+    }
+
+    /// Sequential readers stay on one disk; otherwise the plex with the fewest reads in flight; ties in turn.
+    private mutating func chooseSource(offset: UInt64, length: UInt64, tried: PlexSet) -> PlexIndex? {
+        var best: PlexIndex?
+        var bestCost = Int.max
+        let candidates = mutant == .readFromRecovering ? working.union(recovering) : working
+        for step in 0..<UInt8(PlexSet.capacity) {
+            let plex = PlexIndex(Int((nextReadPlex &+ step) & 7))
+            guard candidates.contains(plex), !tried.contains(plex), canServe(plex, offset: offset, length: length)
+            else { continue }
+            let state = plexes[Int(plex.value)].lastReadEnd == offset
+            let cost = plexes[Int(plex.value)].readsInFlight * 2 - (state ? 3 : 0)
+            if cost < bestCost {
+                bestCost = cost
+                best = plex
+            }
+        }
+        nextReadPlex = (nextReadPlex &+ 1) & 7
+        return best
+    }
+
+    /// A read came back with all its bytes.
+    mutating func readSucceeded(_ index: Int, _ plex: PlexIndex) {
+        plexes[Int(plex.value)].readsInFlight -= 1
+        let transfer = slots[index].transfer
+        guard canServe(plex, offset: transfer.offset, length: transfer.length) else {
+            // It was expelled meanwhile (R12).
+            slots[index].tried.insert(plex)
+            submitRead(index)
+            return
+        }
+        switch slots[index].kind {
+        case .free, .internalFlush: preconditionFailure("reads nothing")
+        case .resyncWindow: windowRead(index, from: plex)
+        case .client:
+            if slots[index].step == .edgeRead {
+                edgeReadFinished(index)
+            } else if isEqual(offset: transfer.offset, length: transfer.length) || isReadOnly
+                || mutant == .readWithoutRepair || mutant == .readsNotPinned
+            {
+                finish(index, .ok)
+            } else {
+                equaliseBehindRead(index, source: plex)
+            }
+        }
+    }
+
+    /// R7: what is about to be told becomes true on every plex, durably, before it is told.
+    private mutating func equaliseBehindRead(_ index: Int, source: PlexIndex) {
+        let targets = working.subtracting(PlexSet(source))
+        slots[index].transfer.kind = .write
+        slots[index].transfer.isDurable = true
+        // A plex that is being promoted has been copied from the same source.
+        slots[index].good = working.union(recovering)
+        slots[index].hasFannedOut = true
+        fanOut(index, to: targets)
+    }
+
+    mutating func readFailed(_ index: Int, _ plex: PlexIndex, _ failure: DiskFailure) {
+        plexes[Int(plex.value)].readsInFlight -= 1
+        slots[index].tried.insert(plex)
+        let transfer = slots[index].transfer
+        if working.contains(plex) {
+            record[plex].readErrors += 1
+            log(
+                .readError, plex: plex, errorNumber: failure.errorNumber, offset: transfer.offset,
+                length: transfer.length, text: "read failed on plex \(plex)")
+            if failure.kind == .gone {
+                expel(plex, operation: .read, failure, offset: transfer.offset)
+            } else if !isEqual(offset: transfer.offset, length: transfer.length), record.pinned == plex {
+                movePin(from: plex, for: index)
+                return
+            }
+        }
+        submitRead(index)
+    }
+
+    /// The plex that answers for all can't read this range. What it said before is on every plex by now,
+    /// so another may take over, once that is on record.
+    private mutating func movePin(from plex: PlexIndex, for index: Int) {
+        let others = working.subtracting(slots[index].tried)
+        guard !isReadOnly, let next = others.first else {
+            submitRead(index)
+            return
+        }
+        record.pinned = next
+        slots[index].resumeStep = slots[index].step
+        slots[index].step = .pinRecord
+        waitForRecord(index)
+    }
+
+    private mutating func noSourceLeft(_ index: Int) {
+        switch slots[index].kind {
+        case .free, .internalFlush: preconditionFailure("reads nothing")
+        case .resyncWindow: windowSourceFailed(index)
+        case .client:
+            // No plex has these bytes. Never zeroes, never garbage.
+            finish(index, .ioError)
+        }
+    }
+
+    /// Which parts are holes: asked of a plex that may serve reads there, or nobody.
+    mutating func startAllocation(_ index: Int) {
+        let request = slots[index].request
+        guard isEqual(offset: request.offset, length: request.length),
+            let plex = chooseSource(offset: request.offset, length: request.length, tried: .empty)
+        else {
+            finish(index, .allAllocated)
+            return
+        }
+        slots[index].step = .reading
+        slots[index].source = plex
+        slots[index].transfer = Slot.Transfer(
+            kind: .queryAllocation, offset: request.offset, length: request.length, bufferOffset: 0,
+            isDurable: false)
+        slots[index].pending = PlexSet(plex)
+        plexes[Int(plex.value)].readsInFlight += 1
+        submit(operation(index, plex))
+    }
+}

@@ -1,0 +1,223 @@
+internal import MirrorFormat
+
+/// Admission: from the client to the lock and the dirty mark.
+extension Mirror {
+    mutating func admit(_ request: Request) {
+        precondition(request.offset <= record.dataBytes && request.length <= record.dataBytes - request.offset)
+        if phase == .stopping || phase == .stopped {
+            emit(.reply(request.id, .shuttingDown))
+            return
+        }
+        if request.length == 0, request.kind != .flush {
+            emit(.reply(request.id, .ok))
+            return
+        }
+        precondition(!isReadOnly || request.kind == .read || request.kind == .flush || request.kind == .allocation)
+        let index = takeSlot(.client)
+        slots[index].request = request
+        slots[index].countsAsMutation = request.kind.isMutation
+        clientRequestsInFlight += 1
+        lastClientAt = now.nanoseconds
+        if phase == .opening || (holdsMutations && request.kind.isMutation) {
+            slots[index].step = .held
+            heldQueue.append(index, in: &slots)
+        } else {
+            start(index)
+        }
+    }
+
+    /// Those that waited for the mirror to open or for a break go on, in order.
+    mutating func releaseHeld() {
+        var queue = heldQueue
+        heldQueue = SlotQueue()
+        while let index = queue.popFirst(in: &slots) {
+            if phase == .stopping {
+                finish(index, .shuttingDown)
+            } else {
+                start(index)
+            }
+        }
+    }
+
+    private mutating func start(_ index: Int) {
+        let request = slots[index].request
+        if request.kind.isMutation {
+            mutationsInFlight += 1
+            lastMutationAt = now.nanoseconds
+        }
+        switch request.kind {
+        case .flush: startFlush(index)
+        case .write, .zeroes, .trim:
+            acquire(index, isExclusive: true)
+        case .read:
+            if mutant == .readWithoutLock {
+                lockGranted(index)
+            } else {
+                acquire(index, isExclusive: !isEqual(offset: request.offset, length: request.length))
+            }
+        case .allocation: acquire(index, isExclusive: false)
+        }
+    }
+
+    mutating func acquire(_ index: Int, isExclusive: Bool) {
+        slots[index].step = .lock
+        slots[index].isExclusive = isExclusive
+        let request = slots[index].request
+        if mutant == .resyncWithoutLock, slots[index].kind == .resyncWindow {
+            lockGranted(index)
+            return
+        }
+        let held = locks.acquire(
+            owner: UInt32(index), offset: request.offset, length: request.length, isExclusive: isExclusive)
+        slots[index].holdsLock = true
+        if held { lockGranted(index) }
+    }
+
+    private mutating func lockGranted(_ index: Int) {
+        let request = slots[index].request
+        switch slots[index].kind {
+        case .resyncWindow: startRead(index)
+        case .free, .internalFlush: preconditionFailure("holds no lock")
+        case .client:
+            switch request.kind {
+            case .flush: preconditionFailure("holds no lock")
+            case .write, .zeroes, .trim: passGate(index)
+            case .allocation: startAllocation(index)
+            case .read:
+                let equal = isEqual(offset: request.offset, length: request.length)
+                if !equal, !slots[index].isExclusive, mutant != .readWithoutLock {
+                    // The plexes began to differ while this one waited: it must be alone to make them equal.
+                    releaseLock(index)
+                    acquire(index, isExclusive: true)
+                } else {
+                    startRead(index)
+                }
+            }
+        }
+    }
+
+    /// Gives the range up; whoever waited for it goes on from `settle`.
+    mutating func releaseLock(_ index: Int) {
+        guard slots[index].holdsLock else { return }
+        slots[index].holdsLock = false
+        locks.release(owner: UInt32(index), granted: &granted)
+        // A granted request can finish at once and grant others: a loop instead of recursion.
+        guard !isGranting else { return }
+        isGranting = true
+        var position = 0
+        while position < granted.count {
+            lockGranted(Int(granted[position]))
+            position += 1
+        }
+        granted.removeAll(keepingCapacity: true)
+        isGranting = false
+    }
+
+    /// No write reaches a disk before the record says that the mirror is dirty (R1).
+    private mutating func passGate(_ index: Int) {
+        if mutant == .dataBeforeDirty, gate == .clean {
+            record.isClean = false
+            gate = .dirty
+            wantCommit()
+        }
+        switch gate {
+        case .dirty: startMutation(index)
+        case .flushing:
+            gate = .dirty
+            startMutation(index)
+        case .clean:
+            slots[index].step = .gate
+            gateQueue.append(index, in: &slots)
+            markDirty()
+        case .marking, .cleaning:
+            slots[index].step = .gate
+            gateQueue.append(index, in: &slots)
+        }
+    }
+
+    private mutating func markDirty() {
+        record.isClean = false
+        gate = .marking(ticket: wantCommit())
+    }
+
+    /// A round of the record became durable: the mark may be there.
+    mutating func gateAfterCommit(round: UInt64) {
+        switch gate {
+        case .marking(let ticket) where ticket <= round:
+            gate = .dirty
+            var queue = gateQueue
+            gateQueue = SlotQueue()
+            while let index = queue.popFirst(in: &slots) { startMutation(index) }
+        case .cleaning(let ticket) where ticket <= round:
+            gate = .clean
+            if !gateQueue.isEmpty { markDirty() }
+        case .clean, .marking, .dirty, .flushing, .cleaning: break
+        }
+    }
+
+    /// After some idle time everything is flushed and the mirror marked clean, so that a crash later on
+    /// costs no resync.
+    mutating func cleanIfIdle() {
+        guard phase == .running, !isReadOnly, gate == .dirty, mutationsInFlight == 0, equalBelow == nil,
+            recovering.isEmpty, joining.isEmpty, running == nil, !isSuspended,
+            now.nanoseconds - lastMutationAt >= limits.cleanAfterNanoseconds,
+            !working.members.contains(where: { plexes[Int($0.value)].flushFailed })
+        else { return }
+        gate = .flushing
+        if mutant == .cleanWithoutFlush {
+            record.isClean = true
+            gate = .cleaning(ticket: wantCommit())
+        } else {
+            startInternalFlush(.clean, working)
+        }
+    }
+
+    mutating func cleanFlushFinished(everywhere: Bool) {
+        guard gate == .flushing else { return }
+        guard everywhere, mutationsInFlight == 0 else {
+            gate = .dirty
+            return
+        }
+        record.isClean = true
+        gate = .cleaning(ticket: wantCommit())
+    }
+
+    // MARK: slots
+
+    mutating func takeSlot(_ kind: Slot.Kind) -> Int {
+        guard let index = freeSlots.popLast() else { preconditionFailure("more requests than the driver may send") }
+        let generation = slots[index].generation &+ 1
+        slots[index] = Slot()
+        slots[index].generation = generation
+        slots[index].kind = kind
+        return index
+    }
+
+    /// Answers a client request and forgets it.
+    mutating func finish(_ index: Int, _ status: ReplyStatus) {
+        precondition(slots[index].kind == .client && slots[index].pending.isEmpty)
+        emit(.reply(slots[index].request.id, status))
+        clientRequestsInFlight -= 1
+        if slots[index].countsAsMutation, slots[index].step != .held { mutationsInFlight -= 1 }
+        lastClientAt = now.nanoseconds
+        freeSlot(index)
+        drained()
+    }
+
+    mutating func freeSlot(_ index: Int) {
+        precondition(slots[index].pending.isEmpty, "an operation is still in flight (R14)")
+        slots[index].kind = .free
+        slots[index].step = .idle
+        releaseLock(index)
+        freeSlots.append(index)
+    }
+}
+
+extension RequestKind {
+    var isMutation: Bool {
+        switch self {
+        case .write, .zeroes, .trim: true
+        case .read, .flush, .allocation: false
+        }
+    }
+}

@@ -1,0 +1,185 @@
+package import MirrorFormat
+
+/// What a user is told. Derived from the record and the running state, nothing else (R11).
+package struct MirrorStatus: Sendable {
+    package enum State: String, Sendable {
+        case healthy, degraded, rebuilding, split, failed, suspended, offline
+    }
+
+    package struct ResyncStatus: Sendable {
+        package var plex: PlexIndex?
+        package var done: UInt64
+        package var total: UInt64
+        package var bytesPerSecond: UInt64
+        package var etaSeconds: UInt64?
+        package var isPaused: Bool
+        package var reason: String
+    }
+
+    package struct PlexStatus: Sendable {
+        package var index: PlexIndex
+        package var member: Member
+        package var state: String
+        package var reason: String?
+        package var isOpen: Bool
+        package var isAtRisk: Bool
+    }
+
+    package var state: State
+    package var reason: String?
+    package var action: String?
+    package var record: Record
+    package var isReadOnly: Bool
+    package var dirtyRegions: UInt64
+    package var regions: UInt64
+    package var resync: ResyncStatus?
+    package var plexes: [PlexStatus]
+}
+
+extension Mirror {
+    package func status() -> MirrorStatus {
+        let regions = (record.dataBytes + record.regionBytes - 1) / record.regionBytes
+        var status = MirrorStatus(
+            state: .healthy, reason: nil, action: nil, record: record, isReadOnly: isReadOnly,
+            dirtyRegions: record.isClean ? 0 : regions, regions: regions, resync: resyncStatus(), plexes: [])
+        for plex in record.configured.members { status.plexes.append(plexStatus(plex)) }
+        judge(&status)
+        return status
+    }
+
+    private func resyncStatus() -> MirrorStatus.ResyncStatus? {
+        guard !isReadOnly, isResyncNeeded else { return nil }
+        let total = record.dataBytes
+        var done = total
+        var target: PlexIndex?
+        recovering.forEach { plex in
+            let below = resync.copiedBelow(plex)
+            if below <= done {
+                done = below
+                target = target ?? plex
+            }
+        }
+        if let equalBelow { done = min(done, equalBelow) }
+        let rate = resync.bytesPerSecond
+        return MirrorStatus.ResyncStatus(
+            plex: target, done: done, total: total, bytesPerSecond: rate,
+            etaSeconds: rate > 0 ? (total - done + rate - 1) / rate : nil, isPaused: resync.blockedAt != nil,
+            reason: equalBelow != nil
+                ? "unclean stop: without a bitmap everything is copied from plex \(record.pinned?.description ?? "?")"
+                : "full copy")
+    }
+
+    private func plexStatus(_ plex: PlexIndex) -> MirrorStatus.PlexStatus {
+        let member = record[plex]
+        let state =
+            switch member.role {
+            case .absent: "missing"
+            case .inSync:
+                working.contains(plex) ? "in-sync" : recovering.contains(plex) ? "rebuilding" : "missing"
+            case .recovering: recovering.contains(plex) || joining.contains(plex) ? "rebuilding" : "stale"
+            case .stale: member.cause.operation == .absence ? "missing" : "stale"
+            case .offline: "offline"
+            case .failed: "failed"
+            case .brokenOff: "offline"
+            }
+        var reason: String?
+        switch member.role {
+        case .absent: break
+        case .inSync, .recovering:
+            reason = state == "rebuilding" ? resyncStatus()?.reason : nil
+            if member.cause.operation != .none { reason = describe(member.cause) }
+        case .stale, .failed: reason = describe(member.cause)
+        case .offline: reason = "taken offline by the user"
+        case .brokenOff: reason = "broken off as a copy of its own"
+        }
+        let isAtRisk =
+            member.role == .inSync && (plexes[Int(plex.value)].flushFailed || member.cause.operation != .none)
+        return MirrorStatus.PlexStatus(
+            index: plex, member: member, state: state, reason: reason, isOpen: plexes[Int(plex.value)].attachment != nil,
+            isAtRisk: isAtRisk)
+    }
+
+    private func judge(_ status: inout MirrorStatus) {
+        let name = record.name
+        if isSuspended {
+            status.state = .suspended
+            status.reason =
+                commit.isFailing
+                ? "no plex can record state (errno \(suspensionCause.errorNumber)); requests wait"
+                : "all plexes fail alike (errno \(suspensionCause.errorNumber)); requests wait"
+            status.action = "restore access to the disks; it goes on by itself"
+            return
+        }
+        if let last = working.first, working.count == 1, plexes[Int(last.value)].lastFailure.kind == .gone,
+            record[last].cause.operation != .none
+        {
+            status.state = .failed
+            status.reason = "plex \(last), the last good one, is gone: \(describe(record[last].cause))"
+            status.action = "stop the clients, restore the disk, then start the server again"
+            return
+        }
+        if let plex = status.plexes.first(where: { $0.isAtRisk }) {
+            status.state = .degraded
+            status.reason = "plex \(plex.index): \(plex.reason ?? "errors")"
+            status.action = "check the disk, then restart the server"
+        }
+        let lost = status.plexes.filter { $0.state != "in-sync" && $0.state != "rebuilding" }
+        if let plex = lost.first {
+            status.state = .degraded
+            status.reason = "plex \(plex.index) \(plex.state): \(plex.reason ?? "unknown")"
+            status.action = action(for: plex, name: name)
+        } else if isResyncNeeded || !joining.isEmpty, !isReadOnly {
+            status.state = .rebuilding
+            status.reason = status.resync?.reason ?? "a plex is joining"
+            status.action = resync.blockedAt == nil ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks"
+        }
+        if status.state == .healthy, working.count < 2, record.configured.count < 2 {
+            status.reason = "one plex only: no redundancy"
+            status.action = "join another disk: plexus join \(name) DISK"
+        }
+    }
+
+    private func action(for plex: MirrorStatus.PlexStatus, name: String) -> String {
+        switch plex.member.role {
+        case .offline: "bring it back: plexus online \(name) \(plex.index)"
+        case .brokenOff:
+            "join it again: plexus join \(name) DISK, or forget it: plexus break \(name) \(plex.index) --nokeep"
+        case .absent, .inSync, .recovering, .stale, .failed:
+            "when its disk is good again: plexus join \(name) DISK; to give it up: plexus break \(name) \(plex.index) --nokeep"
+        }
+    }
+
+    func describe(_ cause: FailureCause) -> String {
+        let error = cause.errorNumber == 0 ? "" : " \(errorName(cause.errorNumber))"
+        return switch cause.operation {
+        case .none: "no error"
+        case .read: "read error\(error) at \(cause.offset)"
+        case .write: "write error\(error) at \(cause.offset)"
+        case .flush: "flush error\(error)"
+        case .zero: "zeroing error\(error) at \(cause.offset)"
+        case .metadata: "its superblock could not be written\(error)"
+        case .absence: "its disk was absent at start"
+        case .user: "taken out by the user"
+        }
+    }
+
+    private func errorName(_ number: Int32) -> String {
+        switch number {
+        case 5: "EIO"
+        case 6: "ENXIO"
+        case 9: "EBADF"
+        case 19: "ENODEV"
+        case 22: "EINVAL"
+        case 27: "EFBIG"
+        case 28: "ENOSPC"
+        case 61: "ENODATA"
+        case 84: "EILSEQ"
+        case 95: "EOPNOTSUPP"
+        case 103: "ECONNABORTED"
+        case 107: "ENOTCONN"
+        case 121: "EREMOTEIO"
+        case 122: "EDQUOT"
+        default: "errno \(number)"
+        }
+    }
+}

@@ -1,0 +1,385 @@
+internal import MirrorFormat
+
+/// The write path: edges, fan-out to every plex from one buffer (R14), and the acknowledgement (R2, R16).
+extension Mirror {
+    /// The lock is held and the mirror is marked dirty.
+    mutating func startMutation(_ index: Int) {
+        slots[index].fragment = .head
+        advance(index)
+    }
+
+    /// Starts the next piece of a mutation, or ends it.
+    private mutating func advance(_ index: Int) {
+        let request = slots[index].request
+        let plan = BufferPlan(request.kind, offset: request.offset, length: request.length)
+        switch request.kind {
+        case .read, .flush, .allocation: preconditionFailure("no mutation")
+        case .write: advanceWrite(index, plan)
+        case .zeroes: advanceZeroes(index, plan)
+        case .trim: advanceTrim(index, plan)
+        }
+    }
+
+    private mutating func advanceWrite(_ index: Int, _ plan: BufferPlan) {
+        let block = Limits.blockBytes
+        let needsHead = plan.cutsHead || (plan.cutsTail && plan.bodyLength == block)
+        let needsTail = plan.cutsTail && plan.bodyLength > block
+        if slots[index].fragment == .done {
+            acknowledge(index)
+        } else if needsHead, !slots[index].headRead {
+            edgeRead(index, at: plan.bodyOffset, into: plan.bodyLength)
+        } else if needsTail, !slots[index].tailRead {
+            edgeRead(index, at: plan.bodyOffset + plan.bodyLength - block, into: plan.bodyLength + block)
+        } else {
+            slots[index].fragment = .done
+            slots[index].transfer = Slot.Transfer(
+                kind: .write, offset: plan.bodyOffset, length: plan.bodyLength, bufferOffset: 0,
+                isDurable: slots[index].request.isForcedUnitAccess)
+            fanOutMutation(index)
+        }
+    }
+
+    /// Head block, whole blocks, tail block, one after the other, all under one lock.
+    private mutating func advanceZeroes(_ index: Int, _ plan: BufferPlan) {
+        let block = Limits.blockBytes
+        let bodyEnd = plan.bodyOffset + plan.bodyLength
+        let isOneBlock = plan.bodyLength == block
+        if slots[index].fragment == .head {
+            slots[index].fragment = .middle
+            if plan.cutsHead || (plan.cutsTail && isOneBlock) {
+                edgeRead(index, at: plan.bodyOffset, into: 0)
+                return
+            }
+        }
+        if slots[index].fragment == .middle {
+            slots[index].fragment = .tail
+            let start = plan.bodyOffset + (plan.cutsHead ? block : 0)
+            let end = bodyEnd - (plan.cutsTail ? block : 0)
+            if start < end {
+                let request = slots[index].request
+                slots[index].transfer = Slot.Transfer(
+                    kind: request.mayDeallocate ? .deallocate : .zero, offset: start, length: end - start,
+                    bufferOffset: 0, isDurable: request.isForcedUnitAccess)
+                fanOutMutation(index)
+                return
+            }
+        }
+        if slots[index].fragment == .tail {
+            slots[index].fragment = .done
+            if plan.cutsTail, !isOneBlock {
+                edgeRead(index, at: bodyEnd - block, into: block)
+                return
+            }
+        }
+        acknowledge(index)
+    }
+
+    /// A trim covers the whole blocks inside its range; less than one is nothing to do.
+    private mutating func advanceTrim(_ index: Int, _ plan: BufferPlan) {
+        let block = Limits.blockBytes
+        let start = plan.bodyOffset + (plan.cutsHead ? block : 0)
+        let end = plan.bodyOffset + plan.bodyLength - (plan.cutsTail ? block : 0)
+        guard slots[index].fragment != .done, start < end else {
+            acknowledge(index)
+            return
+        }
+        slots[index].fragment = .done
+        slots[index].transfer = Slot.Transfer(
+            kind: .deallocate, offset: start, length: end - start, bufferOffset: 0,
+            isDurable: slots[index].request.isForcedUnitAccess)
+        fanOutMutation(index)
+    }
+
+    private mutating func edgeRead(_ index: Int, at offset: UInt64, into bufferOffset: UInt64) {
+        slots[index].step = .edgeRead
+        slots[index].tried = .empty
+        slots[index].transfer = Slot.Transfer(
+            kind: .read, offset: offset, length: Limits.blockBytes, bufferOffset: bufferOffset, isDurable: false)
+        submitRead(index)
+    }
+
+    /// The rest of a cut block is in the buffer: put the pieces together.
+    mutating func edgeReadFinished(_ index: Int) {
+        let request = slots[index].request
+        let plan = BufferPlan(request.kind, offset: request.offset, length: request.length)
+        let end = request.offset + request.length
+        if request.kind == .write {
+            mergeEdge(index, plan, end: end)
+            advance(index)
+            return
+        }
+        let transfer = slots[index].transfer
+        let from = max(request.offset, transfer.offset)
+        let to = min(end, transfer.offset + Limits.blockBytes)
+        emit(
+            .fillZeroes(request.buffer, at: transfer.bufferOffset + from - transfer.offset, count: to - from))
+        slots[index].transfer.kind = .write
+        slots[index].transfer.isDurable = request.isForcedUnitAccess
+        fanOutMutation(index)
+    }
+
+    private mutating func mergeEdge(_ index: Int, _ plan: BufferPlan, end: UInt64) {
+        let block = Limits.blockBytes
+        let buffer = slots[index].request.buffer
+        let isTailBlock = slots[index].transfer.offset + block == plan.bodyOffset + plan.bodyLength
+        let scratch = slots[index].transfer.bufferOffset
+        if slots[index].transfer.offset == plan.bodyOffset {
+            slots[index].headRead = true
+            if plan.cutsHead { emit(.copyBytes(buffer, from: scratch, to: 0, count: plan.payloadOffset)) }
+        } else {
+            slots[index].tailRead = true
+        }
+        if isTailBlock, plan.cutsTail {
+            let used = end - (plan.bodyOffset + plan.bodyLength - block)
+            emit(
+                .copyBytes(
+                    buffer, from: scratch + used, to: plan.bodyLength - block + used, count: block - used))
+        }
+    }
+
+    // MARK: fan-out
+
+    private mutating func fanOutMutation(_ index: Int) {
+        if !slots[index].hasFannedOut {
+            slots[index].hasFannedOut = true
+            slots[index].good = working.union(recovering)
+        }
+        var targets = slots[index].good.intersection(working.union(recovering))
+        if mutant == .trimOnOnePlex, slots[index].transfer.kind == .deallocate, let first = targets.first {
+            targets = PlexSet(first)
+        }
+        fanOut(index, to: targets)
+    }
+
+    /// The number of fragments is fixed before the first is submitted: a completion can't end the request
+    /// early (R16).
+    mutating func fanOut(_ index: Int, to targets: PlexSet) {
+        slots[index].step = .fanOut
+        slots[index].failed = .empty
+        slots[index].transients = 0
+        guard !targets.isEmpty else {
+            fanOutFinished(index)
+            return
+        }
+        slots[index].pending = targets
+        for plex in 0..<PlexSet.capacity { slots[index].progress[plex] = 0 }
+        var rest = targets
+        while let plex = rest.first {
+            rest.remove(plex)
+            submit(operation(index, plex))
+        }
+    }
+
+    /// The slot's transfer on one plex, from where it got to.
+    func operation(_ index: Int, _ plex: PlexIndex) -> DiskOperation {
+        let transfer = slots[index].transfer
+        let done = slots[index].progress[Int(plex.value)]
+        return DiskOperation(
+            tag: DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
+            plex: plex, kind: transfer.kind, isDurable: transfer.isDurable, buffer: slots[index].request.buffer,
+            bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
+            length: transfer.length - done, request: slots[index].request.id)
+    }
+
+    mutating func requestCompleted(_ tag: DiskTag, _ result: DiskResult) {
+        let index = tag.slot
+        let plex = tag.plex
+        precondition(slots[index].generation == tag.generation && slots[index].pending.contains(plex))
+        var failure: DiskFailure?
+        switch result {
+        case .transferred(let bytes):
+            let transfer = slots[index].transfer
+            guard transfer.kind == .read || transfer.kind == .write else { break }
+            let position = Int(plex.value)
+            let left = transfer.length - slots[index].progress[position]
+            if bytes < left {
+                // A short transfer is legal; one that moves nothing means that the backing ends here.
+                let whole = bytes & ~(Limits.blockBytes - 1)
+                slots[index].progress[position] += whole
+                if whole > 0 || (bytes > 0 && retryTransient(index)) {
+                    submit(operation(index, plex))
+                    return
+                }
+                failure = .truncated
+            }
+        case .failed(let reported):
+            if reported.kind == .transient, retryTransient(index) {
+                submit(operation(index, plex))
+                return
+            }
+            failure = reported
+        }
+        slots[index].pending.remove(plex)
+        switch slots[index].step {
+        case .reading, .edgeRead:
+            if let failure { readFailed(index, plex, failure) } else { readDone(index, plex) }
+        case .fanOut:
+            if let failure {
+                plexes[Int(plex.value)].lastFailure = failure
+                slots[index].failed.insert(plex)
+                slots[index].good.remove(plex)
+            } else if mutant == .forgetFragmentError {
+                slots[index].failed = .empty
+                slots[index].good = slots[index].good.union(PlexSet(plex))
+            }
+            if slots[index].pending.isEmpty { fanOutFinished(index) }
+        case .idle, .held, .lock, .gate, .parked, .retryWait, .failureRecord, .pinRecord:
+            preconditionFailure("no operation can be in flight in this step")
+        }
+    }
+
+    private mutating func readDone(_ index: Int, _ plex: PlexIndex) {
+        if slots[index].transfer.kind == .queryAllocation {
+            plexes[Int(plex.value)].readsInFlight -= 1
+            let request = slots[index].request
+            let holds = canServe(plex, offset: request.offset, length: request.length)
+            finish(index, holds ? .ok : .allAllocated)
+        } else {
+            readSucceeded(index, plex)
+        }
+    }
+
+    private mutating func retryTransient(_ index: Int) -> Bool {
+        slots[index].transients += 1
+        return slots[index].transients <= limits.transientRetries
+    }
+
+    // MARK: after the fan-out
+
+    private mutating func fanOutFinished(_ index: Int) {
+        let failed = slots[index].failed
+        switch slots[index].kind {
+        case .free: preconditionFailure("a free slot has no fan-out")
+        case .internalFlush:
+            internalFlushFinished(index)
+            return
+        case .resyncWindow:
+            windowWritten(index)
+            return
+        case .client: break
+        }
+        let survivors = slots[index].good.intersection(working)
+        if failed.isEmpty {
+            fanOutSucceeded(index)
+        } else if !survivors.isEmpty {
+            expelAll(failed, for: index)
+            fanOutSucceeded(index)
+        } else {
+            failedEverywhere(index)
+        }
+    }
+
+    func operationName(_ index: Int) -> FailedOperation {
+        switch slots[index].transfer.kind {
+        case .read, .queryAllocation: .read
+        case .write: .write
+        case .deallocate, .zero: .zero
+        case .flush: .flush
+        case .writeMetadata: .metadata
+        }
+    }
+
+    mutating func expelAll(_ failed: PlexSet, for index: Int) {
+        let operation = operationName(index)
+        for plex in failed.members {
+            if operation == .flush && mutant == .hideFlushError { continue }
+            expel(plex, operation: operation, plexes[Int(plex.value)].lastFailure, offset: slots[index].transfer.offset)
+        }
+        if operation == .flush && mutant == .hideFlushError { slots[index].good = slots[index].good.union(failed) }
+    }
+
+    private mutating func fanOutSucceeded(_ index: Int) {
+        switch slots[index].request.kind {
+        case .write, .zeroes, .trim: advance(index)
+        case .read, .flush: acknowledge(index)
+        case .allocation: preconditionFailure("has no fan-out")
+        }
+    }
+
+    /// R2: every plex that any disk may list as in sync has it. Whoever lacks it is being expelled; until
+    /// that is on record everywhere, the client waits.
+    mutating func acknowledge(_ index: Int) {
+        let isCovered =
+            !slots[index].hasFannedOut || possibleInSync.isSubset(of: slots[index].good)
+            || mutant == .acknowledgeBeforeRecord || mutant == .trimOnOnePlex || isReadOnly
+        if isCovered {
+            finish(index, slots[index].status)
+        } else if slots[index].request.kind == .flush,
+            !possibleInSync.subtracting(slots[index].good).intersection(working.union(recovering)).isEmpty
+        {
+            // A plex came into the set while this flush was under way.
+            startFlush(index)
+        } else {
+            slots[index].step = .parked
+            commit.needsWake = true
+        }
+    }
+
+    // MARK: flush
+
+    mutating func startFlush(_ index: Int) {
+        if mutant == .flushDoesNothing || isReadOnly {
+            finish(index, .ok)
+            return
+        }
+        slots[index].transfer = Slot.Transfer(kind: .flush)
+        slots[index].hasFannedOut = true
+        // Plexes under rebuild are flushed too: one may be promoted between this reply and a power loss,
+        // and then has to have what was promised here.
+        let targets = mutant == .flushSkipsRecovering ? working : working.union(recovering)
+        slots[index].good = targets
+        fanOutFlush(index, targets)
+    }
+
+    mutating func startInternalFlush(_ purpose: FlushPurpose, _ targets: PlexSet, plex: PlexIndex? = nil) {
+        let index = takeSlot(.internalFlush)
+        slots[index].purpose = purpose
+        slots[index].source = plex
+        slots[index].transfer = Slot.Transfer(kind: .flush)
+        slots[index].good = targets
+        slots[index].hasFannedOut = true
+        fanOutFlush(index, targets)
+    }
+
+    private mutating func fanOutFlush(_ index: Int, _ targets: PlexSet) {
+        var usable = targets
+        targets.forEach { plex in
+            guard plexes[Int(plex.value)].flushFailed else { return }
+            usable.remove(plex)
+        }
+        let suspect = targets.subtracting(usable)
+        slots[index].good = slots[index].good.subtracting(suspect)
+        if usable.isEmpty, !suspect.isEmpty {
+            slots[index].step = .fanOut
+            slots[index].failed = suspect
+            fanOutFinished(index)
+        } else {
+            fanOut(index, to: usable)
+            // A plex whose earlier flush failed stays failed: the kernel forgets the error, we do not.
+            slots[index].failed = slots[index].failed.union(suspect)
+        }
+    }
+
+    private mutating func internalFlushFinished(_ index: Int) {
+        let purpose = slots[index].purpose
+        let good = slots[index].good
+        let failed = slots[index].failed
+        let plex = slots[index].source
+        freeSlot(index)
+        let survivors = good.intersection(working)
+        for plex in failed.members where !survivors.isEmpty || recovering.contains(plex) {
+            expel(plex, operation: .flush, plexes[Int(plex.value)].lastFailure, offset: 0)
+        }
+        if survivors.isEmpty, !failed.intersection(working).isEmpty, purpose != .promote {
+            latchFlushFailure(failed.intersection(working))
+        }
+        switch purpose {
+        case .open: openFlushed()
+        case .clean: cleanFlushFinished(everywhere: failed.isEmpty)
+        case .stop: stopFlushed(good: good, everywhere: failed.isEmpty)
+        case .promote: if let plex { promoteFlushed(plex, succeeded: good.contains(plex)) }
+        case .equalised: equalisedFlushed(everywhere: working.isSubset(of: good))
+        case .breakOff: if let plex { breakFlushed(plex, succeeded: good.contains(plex)) }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+package import MirrorFormat
+
+/// What comes in. Attachments and the like are classes' worth of data and rare; requests and completions
+/// are trivial values.
+package enum Event: Sendable {
+    case request(Request)
+    case completion(DiskTag, DiskResult)
+    case command(CommandID, Command)
+    /// Time has passed; every 100 ms or so.
+    case tick
+}
+
+/// What is to be done. Trivial values all: taking one costs no reference counting. Text and other rare
+/// things are fetched from the mirror (`takeAnswer`, `takeEvents`, `encodeMetadata`).
+package enum Effect: Sendable, BitwiseCopyable {
+    case submit(DiskOperation)
+    case reply(RequestID, ReplyStatus)
+    /// Move bytes inside a request's buffer.
+    case copyBytes(BufferID, from: UInt64, to: UInt64, count: UInt64)
+    case fillZeroes(BufferID, at: UInt64, count: UInt64)
+    /// `takeAnswer` has one.
+    case answer
+    /// `takeEvents` has some.
+    case events
+    /// The plex's disk is no longer used and has no operation in flight: close it.
+    case release(PlexIndex)
+    /// Nothing more will come; all disks are released.
+    case stopped
+}
+
+/// The RAID-1 machine: events in, effects out; no I/O, clock, thread or randomness of its own.
+///
+/// Feed `handle`, then take effects with `nextEffect` until there are none. The driver guarantees that
+/// every submitted operation completes exactly once and that buffers stay untouched until then (R14).
+///
+/// One file per concern: `Mirror+Requests` (admission, lock, gate), `+Read`, `+Write` (fan-out and
+/// acknowledgement), `+Failure` (expelling), `+Commit` (the record), `+Resync`, `+Commands`, `+Events`,
+/// `+Status`.
+package struct Mirror: ~Copyable {
+    enum Phase: UInt8 {
+        case opening, running, stopping, stopped
+    }
+
+    let limits: Limits
+    let mutant: Mutant
+    let isReadOnly: Bool
+    let writer: Superblock.Writer
+    var entropy: Entropy
+    var now: Instant
+
+    var phase = Phase.opening
+    /// What all superblocks shall say; written by `commit`.
+    package internal(set) var record: Record
+    var plexes: [Plex]
+    /// In sync and usable: clients' reads are served from these.
+    var working = PlexSet.empty
+    /// Get every write, serve no read.
+    var recovering = PlexSet.empty
+    /// To become recovering when their own superblock says so.
+    var joining = PlexSet.empty
+    /// Every plex that some disk may list as in sync. A write that one of these lacks is not
+    /// acknowledged (R2).
+    var possibleInSync: PlexSet
+    /// Below this offset all working plexes are equal; nil: everywhere. Above it they may differ after a
+    /// crash, and reads come from `record.pinned` (R7).
+    var equalBelow: UInt64?
+
+    var commit = RecordCommit()
+    var gate = Gate.clean
+    var locks: RangeLock
+    var granted: [UInt32] = []
+    var isGranting = false
+    var slots: [Slot]
+    var freeSlots: [Int]
+    var heldQueue = SlotQueue()
+    var gateQueue = SlotQueue()
+    /// Writes queue in `heldQueue` while a plex is being broken off.
+    var holdsMutations = false
+    var mutationsInFlight = 0
+    var clientRequestsInFlight = 0
+    var isOpenFlushed = false
+    var isSuspended = false
+    var suspensionCause = DiskFailure.truncated
+    var nextReadPlex: UInt8 = 0
+    var lastMutationAt: UInt64 = 0
+    var lastClientAt: UInt64 = 0
+
+    var resync: Resync
+    var running: RunningCommand?
+    var waitingCommands: [(CommandID, Command)] = []
+    var answers: [(CommandID, Answer)] = []
+    var eventLog: EventLog
+    var outbox: [Effect] = []
+    var outboxHead = 0
+
+    /// - Parameters:
+    ///   - assembly: the verdict that the mirror may start.
+    ///   - attachments: the disks of all plexes that take part, see `Assembly.participants`.
+    ///   - recentEvents: the end of the event log, oldest first.
+    package init(
+        assembly: Assembly, writer: Superblock.Writer, entropy: Entropy, isReadOnly: Bool = false,
+        recentEvents: [EventRecord] = [], limits: Limits = Limits(), mutant: Mutant = .none, now: Instant
+    ) {
+        self.limits = limits
+        self.mutant = mutant
+        self.isReadOnly = isReadOnly
+        self.writer = writer
+        self.entropy = entropy
+        self.now = now
+        record = assembly.record
+        plexes = Array(repeating: Plex(), count: PlexSet.capacity)
+        possibleInSync = assembly.record.inSync
+        let slotCount = limits.requests + limits.internalRequests
+        precondition(slotCount < 65_536)
+        locks = RangeLock(capacity: slotCount)
+        slots = Array(repeating: Slot(), count: slotCount)
+        freeSlots = Array((0..<slotCount).reversed())
+        granted.reserveCapacity(slotCount)
+        outbox.reserveCapacity(slotCount * 4)
+        resync = Resync(windows: limits.resyncWindowsIdle)
+        eventLog = EventLog(capacity: limits.eventRing, recent: recentEvents)
+        adopt(assembly)
+    }
+
+    package var isStopped: Bool { phase == .stopped }
+    package var isOpen: Bool { phase == .running }
+    package var name: String { record.name }
+
+    /// Whether one more client request fits; the driver keeps the rest waiting.
+    package var hasRoom: Bool { clientRequestsInFlight < limits.requests }
+
+    package mutating func handle(_ event: Event, now: Instant) {
+        self.now = now
+        switch event {
+        case .request(let request): admit(request)
+        case .completion(let tag, let result): complete(tag, result)
+        case .command(let id, let command): accept(id, command)
+        case .tick: tick()
+        }
+        beginCommitIfWanted()
+    }
+
+    /// The next thing to do; nil when there is none.
+    package mutating func nextEffect() -> Effect? {
+        guard outboxHead < outbox.count else {
+            outbox.removeAll(keepingCapacity: true)
+            outboxHead = 0
+            return nil
+        }
+        defer { outboxHead += 1 }
+        return outbox[outboxHead]
+    }
+
+    mutating func emit(_ effect: Effect) { outbox.append(effect) }
+
+    /// The one judge of whether a plex may serve a read (R12).
+    package func canServe(_ plex: PlexIndex, offset: UInt64, length: UInt64) -> Bool {
+        if mutant == .readFromRecovering, recovering.contains(plex) { return true }
+        guard working.contains(plex) else { return false }
+        return isEqual(offset: offset, length: length) || record.pinned == plex || mutant == .readsNotPinned
+    }
+
+    /// Whether all working plexes are known to agree on the range.
+    func isEqual(offset: UInt64, length: UInt64) -> Bool {
+        guard let equalBelow else { return true }
+        return offset + length <= equalBelow
+    }
+
+    private mutating func complete(_ tag: DiskTag, _ result: DiskResult) {
+        plexes[Int(tag.plex.value)].inFlight -= 1
+        switch tag.owner {
+        case .request: requestCompleted(tag, result)
+        case .commit: commitCompleted(tag, result)
+        case .eventLog: eventLogCompleted(tag, result)
+        case .detach: detachCompleted(tag, result)
+        }
+        releaseIfIdle(tag.plex)
+    }
+
+    mutating func submit(_ operation: DiskOperation) {
+        plexes[Int(operation.plex.value)].inFlight += 1
+        emit(.submit(operation))
+    }
+
+    private mutating func tick() {
+        retryWaiting()
+        retryCommit()
+        cleanIfIdle()
+        pumpResync()
+        pumpEventLog()
+    }
+}
+
+/// Whether the superblocks say that no write is in flight. Until regions have bits of their own the whole
+/// mirror is one region (R1, R6).
+enum Gate: Equatable {
+    /// On disk: clean. A write must wait for `marking`.
+    case clean
+    /// The dirty mark is on its way; writes wait for this round of the record.
+    case marking(ticket: UInt64)
+    case dirty
+    /// Idle; flushing before the clean mark. A write that comes now cancels it.
+    case flushing
+    /// The clean mark is on its way; writes wait.
+    case cleaning(ticket: UInt64)
+}

@@ -1,0 +1,52 @@
+/// A known bug of a real mirror, built in on purpose: the simulator must find each (5-testing, "Mutants").
+/// `none` everywhere but in the simulator. Numbers in comments: the list of real bugs in the DocC page
+/// `Simulation`.
+package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
+    case none
+    /// A write is acknowledged before the failed plex is recorded (md e0185f09, gmirror).
+    case acknowledgeBeforeRecord
+    /// A record counts as durable when the first plex has it.
+    case recordOnOnePlex
+    /// The read balancer serves a plex that is being rebuilt (md 76156437).
+    case readFromRecovering
+    /// A resync window does not lock its range: it overwrites a newer write (md 133d452).
+    case resyncWithoutLock
+    /// The resync skips its first window (md 3256db26).
+    case resyncSkipsFirstWindow
+    /// A rebuilt plex is promoted without a flush.
+    case promoteWithoutFlush
+    /// A failed flush on one plex is hidden (md cff18e5f).
+    case hideFlushError
+    /// A plex one epoch behind counts as current (md 58c1e75d).
+    case acceptOneEpochBehind
+    /// An error of one fragment is forgotten when a later one succeeds (DRBD 497149ded).
+    case forgetFragmentError
+    /// FLUSH is answered without flushing (ublk mirror).
+    case flushDoesNothing
+    /// A plex that joins while a resync runs starts at its cursor (md 3338c48b).
+    case joinAtCursor
+    /// An interrupted rebuild counts as finished after a restart (md 5d0d702c).
+    case interruptedMeansFinished
+    /// After a crash reads are balanced over plexes that may differ (SPDK raid1).
+    case readsNotPinned
+    /// After a crash a read is answered without making the plexes equal.
+    case readWithoutRepair
+    /// Data is written before the mirror is marked dirty (R1).
+    case dataBeforeDirty
+    /// Reads do not wait for overlapping writes.
+    case readWithoutLock
+    /// Assembly trusts the plex with the lowest index (gmirror).
+    case lowestIndexLeads
+    /// Data is written to a joining plex whose own superblock still calls it in sync.
+    case joinBeforeSuperblock
+    /// FLUSH leaves out a plex that is about to be promoted.
+    case flushSkipsRecovering
+    /// A trim reaches one plex only (md raid10 3a23dcde).
+    case trimOnOnePlex
+    /// A broken-off plex is taken without waiting for writes in flight.
+    case breakWithoutDrain
+    /// A failed plex is used again after a restart (dm-raid1, SPDK #3497).
+    case failedReturnsInSync
+    /// Marked clean at stop without a flush.
+    case cleanWithoutFlush
+}

@@ -1,0 +1,166 @@
+/// What one area of the private part of a disk holds. Raw values are on disk: never renumber.
+package enum AreaKind: UInt32, Sendable, CaseIterable, BitwiseCopyable {
+    case superblocks = 1
+    case eventLog = 2
+    case remapTableA = 3
+    case remapTableB = 4
+    case intentBitmap = 5
+    case missedWriteMaps = 6
+    case sparePool = 7
+}
+
+/// A stretch of a disk, in bytes; both numbers are multiples of 4 KiB.
+package struct Area: Sendable, Hashable, BitwiseCopyable {
+    package var kind: AreaKind
+    package var offset: UInt64
+    package var length: UInt64
+    package var end: UInt64 { offset + length }
+
+    package init(kind: AreaKind, offset: UInt64, length: UInt64) {
+        self.kind = kind
+        self.offset = offset
+        self.length = length
+    }
+}
+
+package enum LayoutError: Error, Equatable {
+    /// `neededBytes` is the smallest disk that can carry the wished data size.
+    case diskTooSmall(diskBytes: UInt64, neededBytes: UInt64)
+    case regionSizeInvalid(UInt64)
+}
+
+/// Where everything lies on one disk: user data at offset 0, the private area at the tail.
+///
+///     data | (gap) | spare pool | missed-write maps | intent bitmap | remap A, B | event log | superblocks
+///
+/// Every area is a multiple of 4 KiB and starts at one. The gap exists where the disk is larger than the
+/// smallest disk of its mirror. 1 TiB with 1 MiB regions: bitmap 33 pages of 32,256 bits = 132 KiB.
+package struct Layout: Sendable, Equatable {
+    package static let blockBytes: UInt64 = 4096
+    package static let superblockAreaBytes: UInt64 = 64 << 10
+    package static let superblockCopies = 4
+    package static let superblockSpacingBytes: UInt64 = 16 << 10
+    package static let missedWriteMapCount: UInt64 = 7
+    package static let minimumRegionBytes: UInt64 = 64 << 10
+    package static let maximumRegionBytes: UInt64 = 64 << 20
+    package static let defaultRegionBytes: UInt64 = 1 << 20
+    /// 4 KiB less the page header of 64 bytes, in bits.
+    package static let bitsPerBitmapPage: UInt64 = (4096 - 64) * 8
+    package static let minimumDataBytes: UInt64 = 1 << 20
+
+    package let diskBytes: UInt64
+    package let dataBytes: UInt64
+    package let regionBytes: UInt64
+    package let areas: [Area]
+
+    package var regionCount: UInt64 { (dataBytes + regionBytes - 1) / regionBytes }
+
+    package func area(_ kind: AreaKind) -> Area? { areas.first { $0.kind == kind } }
+
+    /// Byte offset on the disk of superblock copy 0 through 3.
+    package static func superblockOffset(copy: Int, diskBytes: UInt64) -> UInt64 {
+        precondition(copy >= 0 && copy < superblockCopies)
+        return usableBytes(ofDisk: diskBytes) - superblockAreaBytes + UInt64(copy) * superblockSpacingBytes
+    }
+
+    /// A disk is used up to its last whole 4 KiB block.
+    package static func usableBytes(ofDisk diskBytes: UInt64) -> UInt64 { diskBytes & ~(blockBytes - 1) }
+
+    /// The largest data size that a disk can carry; nil if it can carry none.
+    package static func capacity(ofDisk diskBytes: UInt64, regionBytes: UInt64?, spareBytes: UInt64?) -> UInt64? {
+        let usable = usableBytes(ofDisk: diskBytes)
+        // The private area grows with the data, so shrink from the top until both fit; each round frees
+        // at least as much as the private area of the larger size needed, hence two rounds always do.
+        var data = usable
+        for _ in 0..<4 {
+            let region = regionBytes ?? defaultRegion(forData: data)
+            let privateBytes = privateLengths(dataBytes: data, regionBytes: region, spareBytes: spareBytes)
+                .reduce(0) { $0 + $1.1 }
+            guard usable > privateBytes + minimumDataBytes else { return nil }
+            let fitting = (usable - privateBytes) & ~(blockBytes - 1)
+            if fitting >= data { return data }
+            data = fitting
+        }
+        return data
+    }
+
+    /// - Parameters:
+    ///   - diskBytes: size of the disk.
+    ///   - dataBytes: size of the mirror; a multiple of 4 KiB.
+    ///   - regionBytes: power of two, 64 KiB through 64 MiB; nil: by rule.
+    ///   - spareBytes: nil: by rule, max(4 MiB, 0.02 % of the data).
+    /// - Throws: `LayoutError`.
+    package init(diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64?, spareBytes: UInt64?) throws(LayoutError) {
+        let region = regionBytes ?? Self.defaultRegion(forData: dataBytes)
+        guard region.nonzeroBitCount == 1, region >= Self.minimumRegionBytes, region <= Self.maximumRegionBytes else {
+            throw .regionSizeInvalid(region)
+        }
+        let lengths = Self.privateLengths(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes)
+        let privateBytes = lengths.reduce(0) { $0 + $1.1 }
+        let usable = Self.usableBytes(ofDisk: diskBytes)
+        let needed = dataBytes.addingReportingOverflow(privateBytes)
+        guard !needed.overflow, dataBytes % Self.blockBytes == 0, usable >= needed.partialValue else {
+            throw .diskTooSmall(diskBytes: diskBytes, neededBytes: needed.overflow ? .max : needed.partialValue)
+        }
+        var offset = usable - privateBytes
+        var areas: [Area] = []
+        for (kind, length) in lengths {
+            areas.append(Area(kind: kind, offset: offset, length: length))
+            offset += length
+        }
+        self.diskBytes = diskBytes
+        self.dataBytes = dataBytes
+        self.regionBytes = region
+        self.areas = areas
+    }
+
+    /// Rebuilds the layout that a superblock describes.
+    init(diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64, areas: [Area]) {
+        self.diskBytes = diskBytes
+        self.dataBytes = dataBytes
+        self.regionBytes = regionBytes
+        self.areas = areas
+    }
+
+    /// 1 MiB, or coarser so that there are at most 2^20 regions (a bitmap of 128 KiB): 64 TiB reach the
+    /// ceiling of 64 MiB.
+    package static func defaultRegion(forData dataBytes: UInt64) -> UInt64 {
+        var region = defaultRegionBytes
+        while region < maximumRegionBytes, dataBytes / region > 1 << 20 { region <<= 1 }
+        return region
+    }
+
+    /// The areas from the lowest offset to the end of the disk.
+    private static func privateLengths(
+        dataBytes: UInt64, regionBytes: UInt64, spareBytes: UInt64?
+    ) -> [(AreaKind, UInt64)] {
+        let regions = (dataBytes + regionBytes - 1) / regionBytes
+        let bitmap = max(1, (regions + bitsPerBitmapPage - 1) / bitsPerBitmapPage) * blockBytes
+        let isSmall = dataBytes < 1 << 30
+        let remap: UInt64 = isSmall ? 16 << 10 : 256 << 10
+        let log: UInt64 = isSmall ? 64 << 10 : 1 << 20
+        let spare = roundUp(spareBytes ?? max(4 << 20, dataBytes / 5000))
+        return [
+            (.sparePool, spare), (.missedWriteMaps, bitmap * missedWriteMapCount), (.intentBitmap, bitmap),
+            (.remapTableA, remap), (.remapTableB, remap), (.eventLog, log), (.superblocks, superblockAreaBytes),
+        ]
+    }
+
+    private static func roundUp(_ bytes: UInt64) -> UInt64 { (bytes + blockBytes - 1) & ~(blockBytes - 1) }
+
+    /// Whether every area lies behind the data, on the disk, aligned, and apart from all others. A decoded
+    /// superblock is trusted only if this holds.
+    package var isSound: Bool {
+        guard dataBytes % Self.blockBytes == 0, dataBytes <= diskBytes else { return false }
+        let sorted = areas.filter { $0.length > 0 }.sorted { $0.offset < $1.offset }
+        var end = dataBytes
+        for area in sorted {
+            guard area.offset % Self.blockBytes == 0, area.length % Self.blockBytes == 0, area.offset >= end,
+                area.length <= Self.usableBytes(ofDisk: diskBytes),
+                area.offset <= Self.usableBytes(ofDisk: diskBytes) - area.length
+            else { return false }
+            end = area.end
+        }
+        return Set(areas.map(\.kind)).count == areas.count
+    }
+}

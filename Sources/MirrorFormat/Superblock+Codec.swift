@@ -1,0 +1,270 @@
+internal import Bytes
+
+/// Encoding and decoding of the 4 KiB described at `Superblock`.
+///
+/// Member, 88 bytes: 16 plex UUID, 1 role, 1 missed-write map (255: none), 1 failed operation, 1 zero,
+/// 4 error number, 8 offset of the failure, 8 time of it, 8 recovery offset, 8 read errors, 8 write errors,
+/// 8 corrected, 8 spared, 8 zero.
+///
+/// Past generation, 48 bytes: 16 generation, 8 epoch, 8 end time, 1 reason, 1 in-sync set, 14 zero.
+extension Superblock {
+    private static let areaTable = 384
+    private static let areaCapacity = 12
+    private static let memberTable = 704
+    private static let memberBytes = 88
+    private static let historyTable = 1472
+    private static let historyBytes = 48
+    private static let noPlex: UInt8 = 255
+
+    /// Writes copy number `copy` into the first 4,096 bytes of `bytes`.
+    package func encode(copy: Int, into bytes: inout MutableRawSpan) {
+        precondition(bytes.byteCount >= Self.byteCount && record.name.utf8.count <= Self.maximumNameBytes)
+        for offset in stride(from: 0, to: Self.byteCount, by: 8) { bytes.storeLittleEndian(UInt64(0), at: offset) }
+        bytes.storeLittleEndian(Self.magic, at: 0)
+        bytes.storeLittleEndian(Self.formatMajor, at: 8)
+        bytes.storeLittleEndian(Self.formatMinor, at: 10)
+        bytes.storeLittleEndian(UInt8(copy), at: 40)
+        bytes.storeLittleEndian(UInt8(layout.areas.count), at: 41)
+        bytes.storeLittleEndian(UInt8(record.members.count), at: 42)
+        bytes.storeLittleEndian(UInt8(record.history.count), at: 43)
+        let flags: UInt8 =
+            (record.isClean ? 1 : 0) | (record.pinned == nil ? 0 : 2) | (record.parent == nil ? 0 : 4)
+        bytes.storeLittleEndian(flags, at: 44)
+        bytes.storeLittleEndian(record.pinned?.value ?? Self.noPlex, at: 45)
+        bytes.storeLittleEndian(UInt16(record.name.utf8.count), at: 46)
+        bytes.storeLittleEndian(sequence, at: 48)
+        bytes.store(record.mirror.bits, at: 56)
+        bytes.store(plex.bits, at: 72)
+        bytes.store(record.name, at: 88, capacity: 64)
+        bytes.storeLittleEndian(record.dataBytes, at: 152)
+        bytes.storeLittleEndian(layout.diskBytes, at: 160)
+        bytes.storeLittleEndian(record.regionBytes, at: 168)
+        bytes.storeLittleEndian(record.epoch, at: 176)
+        bytes.store(record.generation.bits, at: 184)
+        bytes.storeLittleEndian(record.createdTime, at: 200)
+        bytes.storeLittleEndian(record.updatedTime, at: 208)
+        bytes.store(writer.bootID, at: 216)
+        bytes.store(writer.host, at: 232, capacity: 64)
+        if let parent = record.parent {
+            bytes.store(parent.mirror.bits, at: 296)
+            bytes.store(parent.generation.bits, at: 312)
+            bytes.storeLittleEndian(parent.epoch, at: 328)
+        }
+        encodeTables(into: &bytes)
+        let position = Layout.superblockOffset(copy: copy, diskBytes: layout.diskBytes)
+        bytes.storeLittleEndian(Self.checksum(of: bytes.bytes, mirror: record.mirror, position: position), at: 12)
+    }
+
+    private func encodeTables(into bytes: inout MutableRawSpan) {
+        precondition(layout.areas.count <= Self.areaCapacity)
+        for (index, area) in layout.areas.enumerated() {
+            let base = Self.areaTable + index * 24
+            bytes.storeLittleEndian(area.kind.rawValue, at: base)
+            bytes.storeLittleEndian(area.offset, at: base + 8)
+            bytes.storeLittleEndian(area.length, at: base + 16)
+        }
+        for (index, member) in record.members.enumerated() {
+            let base = Self.memberTable + index * Self.memberBytes
+            bytes.store(member.uuid.bits, at: base)
+            bytes.storeLittleEndian(member.role.rawValue, at: base + 16)
+            bytes.storeLittleEndian(member.missedWriteMap ?? 255, at: base + 17)
+            bytes.storeLittleEndian(member.cause.operation.rawValue, at: base + 18)
+            bytes.storeLittleEndian(member.cause.errorNumber, at: base + 20)
+            bytes.storeLittleEndian(member.cause.offset, at: base + 24)
+            bytes.storeLittleEndian(member.cause.time, at: base + 32)
+            bytes.storeLittleEndian(member.recoveryOffset, at: base + 40)
+            bytes.storeLittleEndian(member.readErrors, at: base + 48)
+            bytes.storeLittleEndian(member.writeErrors, at: base + 56)
+            bytes.storeLittleEndian(member.corrected, at: base + 64)
+            bytes.storeLittleEndian(member.spared, at: base + 72)
+        }
+        for (index, past) in record.history.enumerated() {
+            let base = Self.historyTable + index * Self.historyBytes
+            bytes.store(past.generation.bits, at: base)
+            bytes.storeLittleEndian(past.epoch, at: base + 16)
+            bytes.storeLittleEndian(past.endTime, at: base + 24)
+            bytes.storeLittleEndian(past.reason.rawValue, at: base + 32)
+            bytes.storeLittleEndian(past.inSync.mask, at: base + 33)
+        }
+    }
+
+    /// Survives any 4,096 bytes.
+    ///
+    /// - Parameters:
+    ///   - copy: which of the four was read.
+    ///   - diskBytes: size of the disk it was read from; the checksum is bound to the position.
+    package init(decoding bytes: RawSpan, copy: Int, diskBytes: UInt64) throws(SuperblockError) {
+        precondition(bytes.byteCount >= Self.byteCount)
+        guard bytes.loadLittleEndian(at: 0, as: UInt64.self) == Self.magic else { throw .noMagic }
+        // The major number comes before the checksum: a later format may place its checksum elsewhere.
+        let major = bytes.loadLittleEndian(at: 8, as: UInt16.self)
+        guard major <= Self.formatMajor else { throw .futureFormat(major: major) }
+        let mirror = MirrorUUID(bytes.loadUUID(at: 56))
+        let position = Layout.superblockOffset(copy: copy, diskBytes: diskBytes)
+        let sum = Self.checksum(of: bytes, mirror: mirror, position: position)
+        guard sum == bytes.loadLittleEndian(at: 12, as: UInt32.self) else { throw .checksum }
+        let unknown = bytes.loadLittleEndian(at: 32, as: UInt64.self) & ~Self.knownIncompatible
+        guard unknown == 0 else { throw .unknownIncompatibleFeature(bit: unknown.trailingZeroBitCount) }
+        guard major == Self.formatMajor else { throw .inconsistent("format major \(major)") }
+        guard bytes.loadLittleEndian(at: 40, as: UInt8.self) == UInt8(copy) else { throw .inconsistent("copy index") }
+        guard bytes.loadLittleEndian(at: 160, as: UInt64.self) == diskBytes else { throw .inconsistent("disk size") }
+        let areas = try Self.decodeAreas(bytes)
+        let dataBytes = bytes.loadLittleEndian(at: 152, as: UInt64.self)
+        let regionBytes = bytes.loadLittleEndian(at: 168, as: UInt64.self)
+        guard regionBytes.nonzeroBitCount == 1, regionBytes >= Layout.minimumRegionBytes,
+            regionBytes <= Layout.maximumRegionBytes, dataBytes > 0
+        else { throw .inconsistent("region or data size") }
+        layout = Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes, areas: areas)
+        guard layout.isSound, layout.area(.superblocks) != nil, layout.area(.eventLog) != nil else {
+            throw .inconsistent("areas")
+        }
+        plex = PlexUUID(bytes.loadUUID(at: 72))
+        sequence = bytes.loadLittleEndian(at: 48, as: UInt64.self)
+        let host = try bytes.loadText(at: 232, count: 64)
+        writer = Writer(bootID: bytes.loadUUID(at: 216), host: host)
+        record = try Self.decodeRecord(bytes, mirror: mirror)
+        guard record.index(of: plex) != nil else { throw .inconsistent("plex is not in its own member table") }
+        mustStayReadOnly = bytes.loadLittleEndian(at: 24, as: UInt64.self) & ~Self.knownReadOnlyCompatible != 0
+    }
+
+    private static func decodeRecord(_ bytes: RawSpan, mirror: MirrorUUID) throws(SuperblockError) -> Record {
+        let nameBytes = Int(bytes.loadLittleEndian(at: 46, as: UInt16.self))
+        guard nameBytes > 0, nameBytes <= maximumNameBytes else { throw .inconsistent("name") }
+        let members = try decodeMembers(bytes)
+        var record = Record(
+            mirror: mirror, name: try bytes.loadText(at: 88, count: nameBytes),
+            dataBytes: bytes.loadLittleEndian(at: 152), regionBytes: bytes.loadLittleEndian(at: 168),
+            generation: Generation(bytes.loadUUID(at: 184)), members: members,
+            time: bytes.loadLittleEndian(at: 200))
+        record.updatedTime = bytes.loadLittleEndian(at: 208)
+        record.epoch = bytes.loadLittleEndian(at: 176)
+        let flags = bytes.loadLittleEndian(at: 44, as: UInt8.self)
+        record.isClean = flags & 1 != 0
+        if flags & 2 != 0 {
+            let pinned = bytes.loadLittleEndian(at: 45, as: UInt8.self)
+            guard pinned < PlexSet.capacity else { throw .inconsistent("pinned plex") }
+            record.pinned = PlexIndex(Int(pinned))
+        }
+        if flags & 4 != 0 {
+            record.parent = Record.Ancestry(
+                mirror: MirrorUUID(bytes.loadUUID(at: 296)), generation: Generation(bytes.loadUUID(at: 312)),
+                epoch: bytes.loadLittleEndian(at: 328))
+        }
+        record.history = try decodeHistory(bytes)
+        return record
+    }
+
+    private static func decodeAreas(_ bytes: RawSpan) throws(SuperblockError) -> [Area] {
+        let count = Int(bytes.loadLittleEndian(at: 41, as: UInt8.self))
+        guard count <= areaCapacity else { throw .inconsistent("area count") }
+        var areas: [Area] = []
+        for index in 0..<count {
+            let base = areaTable + index * 24
+            // An area of a kind that this version does not know belongs to a compatible feature: it is
+            // not ours to touch, and forgetting it when we write would lose it.
+            guard let kind = AreaKind(rawValue: bytes.loadLittleEndian(at: base, as: UInt32.self)) else {
+                throw .inconsistent("area kind")
+            }
+            areas.append(
+                Area(
+                    kind: kind, offset: bytes.loadLittleEndian(at: base + 8),
+                    length: bytes.loadLittleEndian(at: base + 16)))
+        }
+        return areas
+    }
+
+    private static func decodeMembers(_ bytes: RawSpan) throws(SuperblockError) -> [Member] {
+        guard bytes.loadLittleEndian(at: 42, as: UInt8.self) == UInt8(PlexSet.capacity) else {
+            throw .inconsistent("member count")
+        }
+        var members: [Member] = []
+        for index in 0..<PlexSet.capacity {
+            let base = memberTable + index * memberBytes
+            guard let role = Role(rawValue: bytes.loadLittleEndian(at: base + 16)),
+                let operation = FailedOperation(rawValue: bytes.loadLittleEndian(at: base + 18))
+            else { throw .inconsistent("member \(index)") }
+            var member = Member(uuid: PlexUUID(bytes.loadUUID(at: base)), role: role)
+            let map = bytes.loadLittleEndian(at: base + 17, as: UInt8.self)
+            member.missedWriteMap = map == 255 ? nil : map
+            member.cause = FailureCause(
+                operation: operation, errorNumber: bytes.loadLittleEndian(at: base + 20),
+                offset: bytes.loadLittleEndian(at: base + 24), time: bytes.loadLittleEndian(at: base + 32))
+            member.recoveryOffset = bytes.loadLittleEndian(at: base + 40)
+            member.readErrors = bytes.loadLittleEndian(at: base + 48)
+            member.writeErrors = bytes.loadLittleEndian(at: base + 56)
+            member.corrected = bytes.loadLittleEndian(at: base + 64)
+            member.spared = bytes.loadLittleEndian(at: base + 72)
+            members.append(member)
+        }
+        return members
+    }
+
+    private static func decodeHistory(_ bytes: RawSpan) throws(SuperblockError) -> [PastGeneration] {
+        let count = Int(bytes.loadLittleEndian(at: 43, as: UInt8.self))
+        guard count <= Record.historyCapacity else { throw .inconsistent("history") }
+        var history: [PastGeneration] = []
+        for index in 0..<count {
+            let base = historyTable + index * historyBytes
+            guard let reason = GenerationReason(rawValue: bytes.loadLittleEndian(at: base + 32)) else {
+                throw .inconsistent("history \(index)")
+            }
+            history.append(
+                PastGeneration(
+                    generation: Generation(bytes.loadUUID(at: base)), epoch: bytes.loadLittleEndian(at: base + 16),
+                    endTime: bytes.loadLittleEndian(at: base + 24), reason: reason,
+                    inSync: PlexSet(mask: bytes.loadLittleEndian(at: base + 33))))
+        }
+        return history
+    }
+
+    /// The checksum is seeded with the mirror and the position, so that a copy that was moved, or that
+    /// belongs to another mirror, is not taken for ours.
+    private static func checksum(of bytes: RawSpan, mirror: MirrorUUID, position: UInt64) -> UInt32 {
+        var crc = CRC32C()
+        crc.update(littleEndian: mirror.bits.high)
+        crc.update(littleEndian: mirror.bits.low)
+        crc.update(littleEndian: position)
+        crc.update(bytes.extracting(0..<12))
+        crc.update(zeroes: 4)
+        crc.update(bytes.extracting(16..<byteCount))
+        return crc.value
+    }
+}
+
+extension RawSpan {
+    func loadUUID(at offset: Int) -> UUID128 {
+        UUID128(high: loadLittleEndian(at: offset), low: loadLittleEndian(at: offset + 8))
+    }
+
+    /// UTF-8 up to the first zero byte.
+    func loadText(at offset: Int, count: Int) throws(SuperblockError) -> String {
+        var bytes: [UInt8] = []
+        for index in 0..<count {
+            let byte = loadLittleEndian(at: offset + index, as: UInt8.self)
+            if byte == 0 { break }
+            bytes.append(byte)
+        }
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw .inconsistent("text") }
+        return text
+    }
+}
+
+extension MutableRawSpan {
+    mutating func store(_ uuid: UUID128, at offset: Int) {
+        storeLittleEndian(uuid.high, at: offset)
+        storeLittleEndian(uuid.low, at: offset + 8)
+    }
+
+    /// Stores as many whole characters as fit; the rest of the field stays zero.
+    mutating func store(_ text: String, at offset: Int, capacity: Int) {
+        var index = 0
+        for character in text {
+            let bytes = Array(character.utf8)
+            guard index + bytes.count <= capacity else { break }
+            for byte in bytes {
+                storeLittleEndian(byte, at: offset + index)
+                index += 1
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+/// One plex's own copy of the mirror's record, and where everything lies on its disk.
+///
+/// 4,096 bytes, all integers little-endian, unused bytes zero. Four copies per disk, 16 KiB apart, in the
+/// last 64 KiB. Update number n writes copies 0 and 2 (n even) or 1 and 3 (n odd): a torn write can only
+/// destroy the older state.
+///
+/// | offset | bytes | field |
+/// |---|---|---|
+/// | 0 | 8 | magic `PLEXUSSB` |
+/// | 8 | 2, 2 | format major (1), minor (0) |
+/// | 12 | 4 | CRC-32C of the mirror UUID, the copy's byte offset on the disk, and these 4,096 bytes with this field zero |
+/// | 16 | 8, 8, 8 | feature words: compatible, read-only compatible, incompatible |
+/// | 40 | 1 | copy index |
+/// | 41 | 1, 1, 1 | number of areas, members (always 8), past generations |
+/// | 44 | 1 | flags: bit 0 clean, bit 1 a source is pinned, bit 2 has a parent |
+/// | 45 | 1 | pinned plex |
+/// | 46 | 2 | length of the name in bytes |
+/// | 48 | 8 | sequence of this plex's superblock updates |
+/// | 56 | 16 | mirror UUID (high word, low word) |
+/// | 72 | 16 | plex UUID |
+/// | 88 | 64 | name, UTF-8 |
+/// | 152 | 8, 8, 8 | data size, disk size, region size in bytes |
+/// | 176 | 8 | epoch |
+/// | 184 | 16 | generation |
+/// | 200 | 8, 8 | created, updated: nanoseconds since 1970 |
+/// | 216 | 16 | boot id of the writer |
+/// | 232 | 64 | host name of the writer, zero padded |
+/// | 296 | 16, 16, 8 | parent: mirror, generation, epoch |
+/// | 384 | 12 x 24 | areas: 4 kind, 4 zero, 8 offset, 8 length |
+/// | 704 | 8 x 88 | members, see `Superblock+Codec` |
+/// | 1472 | 16 x 48 | past generations, newest first |
+package struct Superblock: Sendable, Equatable {
+    package static let byteCount = 4096
+    package static let magic: UInt64 = 0x4253_5355_5845_4C50  // "PLEXUSSB", read little-endian
+    package static let formatMajor: UInt16 = 1
+    package static let formatMinor: UInt16 = 0
+    package static let maximumNameBytes = 63
+    package static let knownIncompatible: UInt64 = 0
+    package static let knownReadOnlyCompatible: UInt64 = 0
+
+    package var record: Record
+    package var plex: PlexUUID
+    package var sequence: UInt64
+    package var layout: Layout
+    package var writer: Writer
+    /// A feature is set that this version does not know and that forbids writing.
+    package var mustStayReadOnly = false
+
+    /// Who wrote it: for the reader's eyes, no decision depends on it.
+    package struct Writer: Sendable, Equatable {
+        package var bootID: UUID128
+        package var host: String
+        package init(bootID: UUID128, host: String) {
+            self.bootID = bootID
+            self.host = host
+        }
+        package static let none = Writer(bootID: .zero, host: "")
+    }
+
+    package init(record: Record, plex: PlexUUID, sequence: UInt64, layout: Layout, writer: Writer) {
+        self.record = record
+        self.plex = plex
+        self.sequence = sequence
+        self.layout = layout
+        self.writer = writer
+    }
+
+    /// The two copies that update number `sequence` writes.
+    package static func copies(ofSequence sequence: UInt64) -> (Int, Int) { sequence % 2 == 0 ? (0, 2) : (1, 3) }
+}
+
+/// Why 4 KiB of a disk are no superblock that can be used.
+package enum SuperblockError: Error, Equatable {
+    case noMagic
+    case futureFormat(major: UInt16)
+    case checksum
+    /// A bit that this version does not know, by number.
+    case unknownIncompatibleFeature(bit: Int)
+    /// The checksum is right but the contents contradict themselves.
+    case inconsistent(String)
+}
+
+/// What the four copies of a disk say together.
+package enum SuperblockScan: Sendable, Equatable {
+    case none
+    case found(Superblock)
+    case damaged(copies: Int)
+    case futureFormat(major: UInt16)
+    case unknownFeature(bit: Int)
+    /// Two different contents carry the same sequence number: two writers were at work.
+    case forked(sequence: UInt64)
+
+    /// - Parameters:
+    ///   - area: the last 64 KiB of the disk.
+    ///   - diskBytes: its size.
+    package static func scan(area: RawSpan, diskBytes: UInt64) -> SuperblockScan {
+        var best: Superblock?
+        var damaged = 0
+        var future: UInt16?
+        var unknown: Int?
+        var fork: UInt64?
+        for copy in 0..<Layout.superblockCopies {
+            let start = copy * Int(Layout.superblockSpacingBytes)
+            guard area.byteCount >= start + Superblock.byteCount else { continue }
+            let bytes = area.extracting(start..<start + Superblock.byteCount)
+            do throws(SuperblockError) {
+                let found = try Superblock(decoding: bytes, copy: copy, diskBytes: diskBytes)
+                if let current = best {
+                    if found.sequence == current.sequence, found != current { fork = found.sequence }
+                    if found.sequence > current.sequence { best = found }
+                } else {
+                    best = found
+                }
+            } catch {
+                switch error {
+                case .noMagic: break
+                case .futureFormat(let major): future = major
+                case .unknownIncompatibleFeature(let bit): unknown = bit
+                case .checksum, .inconsistent: damaged += 1
+                }
+            }
+        }
+        if let future { return .futureFormat(major: future) }
+        if let unknown { return .unknownFeature(bit: unknown) }
+        if let fork, fork == best?.sequence { return .forked(sequence: fork) }
+        if let best { return .found(best) }
+        return damaged > 0 ? .damaged(copies: damaged) : .none
+    }
+}
