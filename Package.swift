@@ -30,15 +30,16 @@ let package = Package(
         .target(
             name: "Simulator", dependencies: ["MirrorCore", "MirrorFormat", "NBDProtocol", "Bytes"],
             swiftSettings: strict),
-        .systemLibrary(name: "CLibURing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
-        .systemLibrary(name: "CLibNBD", pkgConfig: "libnbd", providers: [.apt(["libnbd-dev"])]),
-        .systemLibrary(name: "CLibBlkid", pkgConfig: "blkid", providers: [.apt(["libblkid-dev"])]),
+        .systemLibrary(name: "CLibURing", providers: [.apt(["liburing-dev"])]),
+        .systemLibrary(name: "CLibNBD", providers: [.apt(["libnbd-dev"])]),
+        .systemLibrary(name: "CLibBlkid", providers: [.apt(["libblkid-dev"])]),
+        .systemLibrary(name: "CLinux"),
         .target(name: "URing", dependencies: ["CLibURing"], swiftSettings: strict),
         .target(name: "Control", swiftSettings: strict),
         .target(
             name: "MirrorServer",
             dependencies: [
-                "Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing", "Control", "CLibBlkid",
+                "Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing", "Control", "CLibBlkid", "CLinux",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "TOMLKit", package: "TOMLKit"),
@@ -49,6 +50,7 @@ let package = Package(
             dependencies: [
                 "MirrorServer", "Control",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
         .executableTarget(

@@ -1,0 +1,101 @@
+/// What goes over the control socket: one JSON object per line, a request, then responses until `isLast`.
+public struct ControlRequest: Codable, Sendable {
+    public enum Verb: String, Codable, Sendable {
+        case status, `break`, join, offline, online, stop, events
+    }
+
+    public static let currentVersion = 1
+    public var version = ControlRequest.currentVersion
+    public var verb: Verb
+    public var mirror: String?
+    /// Index, plex UUID or disk path.
+    public var plex: String?
+    /// Absolute path.
+    public var disk: String?
+    public var keep: Bool?
+    public var force: Bool?
+    public var follow: Bool?
+
+    public init(_ verb: Verb, mirror: String? = nil, plex: String? = nil, disk: String? = nil) {
+        self.verb = verb
+        self.mirror = mirror
+        self.plex = plex
+        self.disk = disk
+    }
+}
+
+public struct ControlResponse: Codable, Sendable {
+    public var version = ControlRequest.currentVersion
+    public var isLast: Bool
+    /// Set when the request was refused or failed: what, and what to do.
+    public var error: String?
+    /// What was done.
+    public var message: String?
+    public var status: StatusReport?
+    public var events: [EventReport]?
+
+    public init(isLast: Bool = true) { self.isLast = isLast }
+
+    public static func failure(_ text: String) -> ControlResponse {
+        var response = ControlResponse()
+        response.error = text
+        return response
+    }
+}
+
+/// An event as `plexus events --json` prints it.
+public struct EventReport: Codable, Sendable {
+    public var sequence: UInt64
+    /// ISO 8601, UTC.
+    public var time: String
+    /// Stable, see the README.
+    public var code: String
+    public var mirror: String
+    public var plex: Int?
+    public var offset: UInt64
+    public var length: UInt64
+    public var errno: Int32
+    public var generation: String
+    public var epoch: UInt64
+    public var text: String
+
+    public init(
+        sequence: UInt64, time: String, code: String, mirror: String, plex: Int?, offset: UInt64, length: UInt64,
+        errno: Int32, generation: String, epoch: UInt64, text: String
+    ) {
+        self.sequence = sequence
+        self.time = time
+        self.code = code
+        self.mirror = mirror
+        self.plex = plex
+        self.offset = offset
+        self.length = length
+        self.errno = errno
+        self.generation = generation
+        self.epoch = epoch
+        self.text = text
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(sequence, forKey: .sequence)
+        try container.encode(time, forKey: .time)
+        try container.encode(code, forKey: .code)
+        try container.encode(mirror, forKey: .mirror)
+        try container.encode(plex, forKey: .plex)
+        try container.encode(offset, forKey: .offset)
+        try container.encode(length, forKey: .length)
+        try container.encode(errno, forKey: .errno)
+        try container.encode(generation, forKey: .generation)
+        try container.encode(epoch, forKey: .epoch)
+        try container.encode(text, forKey: .text)
+    }
+
+    /// One line for people and for the journal.
+    public var line: String {
+        let place = plex.map { " plex=\($0)" } ?? ""
+        let range = length > 0 || offset > 0 ? " offset=\(offset) length=\(length)" : ""
+        let error = errno != 0 ? " errno=\(errno)" : ""
+        return "\(time) \(code) mirror=\(mirror)\(place)\(range)\(error) epoch=\(epoch): \(text)"
+    }
+}

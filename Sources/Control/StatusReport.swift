@@ -1,0 +1,199 @@
+/// `plexus status --json`, version 1. Keys are a contract: they are added to, never renamed; what has no value
+/// is null, not absent.
+public struct StatusReport: Codable, Sendable {
+    public var version = 1
+    public var server: Server
+    public var mirrors: [Mirror]
+
+    public init(server: Server, mirrors: [Mirror]) {
+        self.server = server
+        self.mirrors = mirrors
+    }
+
+    public struct Server: Codable, Sendable {
+        public var pid: Int32
+        public var version: String
+        public init(pid: Int32, version: String) {
+            self.pid = pid
+            self.version = version
+        }
+    }
+
+    public struct Bitmap: Codable, Sendable {
+        public var regionSize: UInt64
+        public var regions: UInt64
+        public var dirty: UInt64
+        public init(regionSize: UInt64, regions: UInt64, dirty: UInt64) {
+            self.regionSize = regionSize
+            self.regions = regions
+            self.dirty = dirty
+        }
+    }
+
+    public struct Resync: Codable, Sendable {
+        public var plex: Int?
+        public var done: UInt64
+        public var total: UInt64
+        public var bytesPerSecond: UInt64
+        public var etaSeconds: UInt64?
+        public var paused: Bool
+        public var reason: String
+
+        public init(
+            plex: Int?, done: UInt64, total: UInt64, bytesPerSecond: UInt64, etaSeconds: UInt64?, paused: Bool,
+            reason: String
+        ) {
+            self.plex = plex
+            self.done = done
+            self.total = total
+            self.bytesPerSecond = bytesPerSecond
+            self.etaSeconds = etaSeconds
+            self.paused = paused
+            self.reason = reason
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(plex, forKey: .plex)
+            try container.encode(done, forKey: .done)
+            try container.encode(total, forKey: .total)
+            try container.encode(bytesPerSecond, forKey: .bytesPerSecond)
+            try container.encode(etaSeconds, forKey: .etaSeconds)
+            try container.encode(paused, forKey: .paused)
+            try container.encode(reason, forKey: .reason)
+        }
+    }
+
+    public struct Plex: Codable, Sendable {
+        public var index: Int
+        public var uuid: String
+        public var disk: String?
+        public var state: String
+        public var reason: String?
+        /// `direct` (O_DIRECT) or `buffered` (page cache); null while no disk is open.
+        public var io: String?
+        public var atRisk = false
+        public var readErrors: UInt64
+        public var writeErrors: UInt64
+        public var corrected: UInt64
+        public var spared: UInt64
+        public var sparesFree: UInt64
+        public var badRanges: [[UInt64]] = []
+
+        public init(
+            index: Int, uuid: String, disk: String?, state: String, reason: String?, io: String?, readErrors: UInt64,
+            writeErrors: UInt64, corrected: UInt64, spared: UInt64, sparesFree: UInt64
+        ) {
+            self.index = index
+            self.uuid = uuid
+            self.disk = disk
+            self.state = state
+            self.reason = reason
+            self.io = io
+            self.readErrors = readErrors
+            self.writeErrors = writeErrors
+            self.corrected = corrected
+            self.spared = spared
+            self.sparesFree = sparesFree
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(index, forKey: .index)
+            try container.encode(uuid, forKey: .uuid)
+            try container.encode(disk, forKey: .disk)
+            try container.encode(state, forKey: .state)
+            try container.encode(reason, forKey: .reason)
+            try container.encode(io, forKey: .io)
+            try container.encode(atRisk, forKey: .atRisk)
+            try container.encode(readErrors, forKey: .readErrors)
+            try container.encode(writeErrors, forKey: .writeErrors)
+            try container.encode(corrected, forKey: .corrected)
+            try container.encode(spared, forKey: .spared)
+            try container.encode(sparesFree, forKey: .sparesFree)
+            try container.encode(badRanges, forKey: .badRanges)
+        }
+    }
+
+    public struct Mirror: Codable, Sendable {
+        public var name: String
+        public var uuid: String
+        public var size: UInt64
+        public var state: String
+        public var reason: String?
+        public var action: String?
+        public var generation: String
+        public var epoch: UInt64
+        public var readOnly: Bool
+        public var clients: Int
+        public var bitmap: Bitmap?
+        public var resync: Resync?
+        public var plexes: [Plex]
+
+        public init(name: String, uuid: String, size: UInt64, state: String) {
+            self.name = name
+            self.uuid = uuid
+            self.size = size
+            self.state = state
+            generation = ""
+            epoch = 0
+            readOnly = false
+            clients = 0
+            plexes = []
+        }
+
+        enum CodingKeys: String, CodingKey {
+            case name, uuid, size, state, reason, action, generation, epoch, readOnly, clients, bitmap, resync, scrub
+            case plexes
+        }
+
+        public init(from decoder: any Decoder) throws {
+            let container = try decoder.container(keyedBy: CodingKeys.self)
+            name = try container.decode(String.self, forKey: .name)
+            uuid = try container.decode(String.self, forKey: .uuid)
+            size = try container.decode(UInt64.self, forKey: .size)
+            state = try container.decode(String.self, forKey: .state)
+            reason = try container.decodeIfPresent(String.self, forKey: .reason)
+            action = try container.decodeIfPresent(String.self, forKey: .action)
+            generation = try container.decode(String.self, forKey: .generation)
+            epoch = try container.decode(UInt64.self, forKey: .epoch)
+            readOnly = try container.decode(Bool.self, forKey: .readOnly)
+            clients = try container.decode(Int.self, forKey: .clients)
+            bitmap = try container.decodeIfPresent(Bitmap.self, forKey: .bitmap)
+            resync = try container.decodeIfPresent(Resync.self, forKey: .resync)
+            plexes = try container.decode([Plex].self, forKey: .plexes)
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(name, forKey: .name)
+            try container.encode(uuid, forKey: .uuid)
+            try container.encode(size, forKey: .size)
+            try container.encode(state, forKey: .state)
+            try container.encode(reason, forKey: .reason)
+            try container.encode(action, forKey: .action)
+            try container.encode(generation, forKey: .generation)
+            try container.encode(epoch, forKey: .epoch)
+            try container.encode(readOnly, forKey: .readOnly)
+            try container.encode(clients, forKey: .clients)
+            try container.encode(bitmap, forKey: .bitmap)
+            try container.encode(resync, forKey: .resync)
+            // Null: no scrub has ever run, for there is none in this version.
+            try container.encodeNil(forKey: .scrub)
+            try container.encode(plexes, forKey: .plexes)
+        }
+
+        public var isServed: Bool { !["split", "failed", "offline"].contains(state) }
+    }
+
+    /// 0 all healthy, 1 degraded or rebuilding, 2 failed, split, suspended or offline.
+    public var exitCode: Int32 {
+        mirrors.reduce(0) { worst, mirror in
+            switch mirror.state {
+            case "healthy": worst
+            case "degraded", "rebuilding": max(worst, 1)
+            default: 2
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+internal import DequeModule
+internal import NBDProtocol
+internal import URing
+
+/// A reply that waits to be sent: a header, and for a read the payload in its buffer.
+struct OutgoingReply {
+    var header = InlineArray<128, UInt8>(repeating: 0)
+    var headerBytes = 0
+    var payload: PooledBuffer?
+    var isLarge = false
+    var payloadOffset = 0
+    var payloadBytes = 0
+
+    var totalBytes: Int { headerBytes + payloadBytes }
+}
+
+/// One NBD client. All of its memory is bounded: `inbox` by the scratch buffer, requests by count and bytes.
+final class Connection {
+    let index: Int
+    let generation: UInt32
+    let file: Int32
+    var session: Session
+    /// Received and not yet understood.
+    var inbox: [UInt8] = []
+    /// Greeting and option replies.
+    var rawOutput: [UInt8] = []
+    var rawSent = 0
+    var replies = Deque<OutgoingReply>()
+    /// Bytes of the first reply that are sent.
+    var sent = 0
+    var mirror: Int?
+    var isReadable = false
+    var isQueued = false
+    /// A request is understood but there is no room for it.
+    var isBlocked = false
+    /// DISC came, or the session ended: answer what is in flight, then close.
+    var isEnding = false
+    var hasPeerClosed = false
+    var isWaitingToSend = false
+    var needsSend = false
+    var requestsInFlight = 0
+    var bytesInFlight = 0
+    /// The write whose payload is coming, and how much has come.
+    var receiving: Int?
+    var received = 0
+    /// Payload of a refused write, to be thrown away.
+    var discarding = 0
+    var acceptedAt: UInt64
+    /// The last time that a byte moved in either direction.
+    var progressAt: UInt64
+
+    init(index: Int, generation: UInt32, file: Int32, limits: SessionLimits, now: UInt64) {
+        self.index = index
+        self.generation = generation
+        self.file = file
+        session = Session(limits: limits)
+        acceptedAt = now
+        progressAt = now
+    }
+
+    var hasOutput: Bool { rawSent < rawOutput.count || !replies.isEmpty }
+}
+
+/// A client request from its header to its reply.
+struct ClientJob {
+    var isUsed = false
+    var generation: UInt32 = 0
+    var connection = 0
+    var connectionGeneration: UInt32 = 0
+    var mirror = 0
+    var request = ClientRequest(command: .read, cookie: 0, offset: 0, length: 0, flags: [], payloadBytes: 0)
+    var buffer: PooledBuffer?
+    var isLarge = false
+    /// Of the payload within the buffer.
+    var payloadOffset = 0
+    var extentCount = 0
+}
+
+/// What one server process allows itself. Sizes in bytes, times in nanoseconds.
+struct ServerLimits {
+    var connections = 2048
+    /// Connections that have not finished the handshake.
+    var handshakes = 256
+    var handshakeNanoseconds: UInt64 = 10_000_000_000
+    var requestsPerConnection = 256
+    /// At least one request is always allowed.
+    var bytesPerConnection = 48 << 20
+    var requests = 8192
+    /// Payloads up to `smallBytes` come from one pool, larger ones from the other, so that a few clients
+    /// with huge requests can't starve the rest.
+    var smallBytes = 256 << 10
+    var smallPoolBytes = 64 << 20
+    var largePoolBytes = 128 << 20
+    var largestPieceBytes = 64 << 20
+    var metadataPoolBytes = 16 << 20
+    /// While others wait for memory, a client that holds some and moves nothing for so long is cut off.
+    var stallNanoseconds: UInt64 = 2_000_000_000
+    var scratchBytes = 128 << 10
+    var controlConnections = 64
+    var controlLineBytes = 64 << 10
+    var tickMilliseconds = 100
+    var stopNanoseconds: UInt64 = 60_000_000_000
+}

@@ -1,0 +1,233 @@
+internal import Bytes
+internal import CLinux
+internal import Glibc
+internal import MirrorCore
+internal import MirrorFormat
+internal import URing
+
+/// Something is wrong with a disk, in words for its owner: which disk, what, what to do.
+package struct DiskError: Error, CustomStringConvertible {
+    package var description: String
+    package init(_ description: String) { self.description = description }
+}
+
+/// An open, locked file or block device that carries a plex.
+struct Disk {
+    let path: String
+    let file: Int32
+    let bytes: UInt64
+    let isBlockDevice: Bool
+    let isDirect: Bool
+    /// Whether RWF_DSYNC is known to be honoured; elsewhere a durable write is followed by fdatasync.
+    let honoursDataSync: Bool
+    /// Names the file itself, whatever path led to it.
+    let identity: Identity
+    var canPunch: Bool
+    var canZeroRange: Bool
+
+    struct Identity: Hashable {
+        var device: UInt64
+        var inode: UInt64
+    }
+
+    enum Access {
+        case readOnly, readWrite
+    }
+
+    /// Opens and locks.
+    ///
+    /// - Parameter access: reading takes no lock, so that `examine` never disturbs a server.
+    /// - Throws: `DiskError`, naming the disk and the reason.
+    static func open(_ path: String, _ access: Access, preferBuffered: Bool = false) throws(DiskError) -> Disk {
+        let base = access == .readOnly ? O_RDONLY : O_RDWR
+        var isDirect = !preferBuffered
+        var file = isDirect ? unsafe Glibc.open(path, base | directFlag | O_CLOEXEC) : -1
+        if file < 0 {
+            if isDirect, errno != EINVAL { throw cannotOpen(path) }
+            isDirect = false
+            file = unsafe Glibc.open(path, base | O_CLOEXEC)
+        }
+        guard file >= 0 else { throw cannotOpen(path) }
+        do throws(DiskError) {
+            return try inspect(path, file: file, isDirect: isDirect, access)
+        } catch {
+            close(file)
+            throw error
+        }
+    }
+
+    private static func cannotOpen(_ path: String) -> DiskError {
+        let number = errno
+        let advice =
+            switch number {
+            case ENOENT: "check the path"
+            case EACCES, EPERM, EROFS: "it must be readable and writable for this user"
+            case EBUSY: "it is mounted or used by another program"
+            case EISDIR: "a plex needs a file or a block device, this is a directory"
+            default: "see errno(3)"
+            }
+        return DiskError("\(path): can't be opened: \(errorText(number)); \(advice)")
+    }
+
+    private static func inspect(
+        _ path: String, file: Int32, isDirect: Bool, _ access: Access
+    ) throws(DiskError) -> Disk {
+        var information = stat()
+        guard unsafe fstat(file, &information) == 0 else { throw DiskError("\(path): \(errorText(errno))") }
+        let kind = information.st_mode & S_IFMT
+        guard kind == S_IFREG || kind == S_IFBLK else {
+            throw DiskError("\(path): is neither a file nor a block device")
+        }
+        let isBlockDevice = kind == S_IFBLK
+        if access == .readWrite { try lock(path, file: file, isBlockDevice: isBlockDevice) }
+        let size = lseek(file, 0, SEEK_END)
+        guard size >= 0 else { throw DiskError("\(path): its size can't be found: \(errorText(errno))") }
+        var system = statfs()
+        let isKnown = unsafe fstatfs(file, &system) == 0 && Self.localFileSystems.contains(UInt64(system.f_type))
+        return Disk(
+            path: path, file: file, bytes: UInt64(size), isBlockDevice: isBlockDevice, isDirect: isDirect,
+            honoursDataSync: isBlockDevice || isKnown,
+            identity: Identity(
+                device: isBlockDevice ? UInt64(information.st_rdev) : UInt64(information.st_dev),
+                inode: isBlockDevice ? 0 : UInt64(information.st_ino)),
+            canPunch: true, canZeroRange: true)
+    }
+
+    /// ext2/3/4, xfs, btrfs, tmpfs, f2fs: their write path honours RWF_DSYNC. Others, FUSE and network file
+    /// systems above all, are not trusted with it.
+    private static let localFileSystems: Set<UInt64> = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010]
+
+    /// An open-file-description lock on the whole disk: it goes when the process goes, however it goes.
+    private static func lock(_ path: String, file: Int32, isBlockDevice: Bool) throws(DiskError) {
+        var lock = flock()
+        lock.l_type = Int16(F_WRLCK)
+        lock.l_whence = Int16(SEEK_SET)
+        let setLock: Int32 = 37  // F_OFD_SETLK, <fcntl.h>
+        if unsafe fcntl(file, setLock, &lock) != 0 {
+            if errno == EAGAIN || errno == EACCES {
+                throw DiskError("\(path): is in use by another server; stop that one first (plexus stop)")
+            }
+            throw DiskError("\(path): can't be locked: \(errorText(errno))")
+        }
+        guard isBlockDevice else { return }
+        // O_EXCL on a block device fails while it is mounted or claimed by the kernel.
+        let claim = unsafe Glibc.open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
+        if claim < 0, errno == EBUSY {
+            throw DiskError("\(path): is in use by the kernel (mounted, or part of another array); free it first")
+        }
+        if claim >= 0 { close(claim) }
+    }
+
+    func shut() { close(file) }
+
+    /// Whether zeroing costs no more than a few metadata updates.
+    var zeroesFast: Bool { canPunch && !isBlockDevice && honoursDataSync }
+
+    // MARK: synchronous access, for start-up and commands
+
+    /// Reads whole 4 KiB blocks.
+    ///
+    /// - Throws: `DiskError` on any error and on the end of the disk.
+    func read(at offset: UInt64, count: Int) throws(DiskError) -> [UInt8] {
+        try unsafe withAlignedMemory(count: count) { memory throws(DiskError) in
+            var done = 0
+            while done < count {
+                let result = unsafe pread(file, memory + done, count - done, off_t(offset) + off_t(done))
+                if result < 0, errno == EINTR { continue }
+                guard result > 0 else {
+                    let reason = result == 0 ? "the disk ends here" : errorText(errno)
+                    throw DiskError("\(path): can't be read at \(offset + UInt64(done)): \(reason)")
+                }
+                done += result
+            }
+            return unsafe [UInt8](UnsafeRawBufferPointer(start: memory, count: count))
+        }
+    }
+
+    /// Writes whole 4 KiB blocks; durable only after `flush`.
+    func write(_ bytes: [UInt8], at offset: UInt64) throws(DiskError) {
+        try unsafe withAlignedMemory(count: bytes.count) { memory throws(DiskError) in
+            unsafe bytes.withUnsafeBytes { source in
+                if let start = source.baseAddress { unsafe memory.copyMemory(from: start, byteCount: bytes.count) }
+            }
+            var done = 0
+            while done < bytes.count {
+                let result = unsafe pwrite(file, memory + done, bytes.count - done, off_t(offset) + off_t(done))
+                if result < 0, errno == EINTR { continue }
+                guard result > 0 else {
+                    throw DiskError("\(path): can't be written at \(offset + UInt64(done)): \(errorText(errno))")
+                }
+                done += result
+            }
+        }
+    }
+
+    func flush() throws(DiskError) {
+        guard fdatasync(file) == 0 else { throw DiskError("\(path): can't be flushed: \(errorText(errno))") }
+    }
+
+    private func withAlignedMemory<Result>(
+        count: Int, _ body: (UnsafeMutableRawPointer) throws(DiskError) -> Result
+    ) throws(DiskError) -> Result {
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: max(count, 1), alignment: 4096)
+        defer { unsafe memory.deallocate() }
+        return try unsafe body(memory)
+    }
+}
+
+/// O_DIRECT of <fcntl.h>, which the C library shows only to GNU sources.
+#if arch(arm64)
+    private let directFlag: Int32 = 0o200000
+#else
+    private let directFlag: Int32 = 0o40000
+#endif
+
+func errorText(_ number: Int32) -> String { unsafe String(cString: strerror(number)) }
+
+/// What a disk says of itself: superblocks and the end of the event log.
+extension Disk {
+    func scan() throws(DiskError) -> SuperblockScan {
+        let usable = Layout.usableBytes(ofDisk: bytes)
+        guard usable >= Layout.superblockAreaBytes else { return .none }
+        let area = try read(at: usable - Layout.superblockAreaBytes, count: Int(Layout.superblockAreaBytes))
+        return SuperblockScan.scan(area: unsafe area.span.bytes, diskBytes: bytes)
+    }
+
+    /// The superblock, or the reason why there is none that can be used.
+    func superblock() throws(DiskError) -> Superblock {
+        switch try scan() {
+        case .found(let superblock): return superblock
+        case .none:
+            throw DiskError(
+                "\(path): carries no Plexus metadata; create a mirror on it (plexus create), or check the path")
+        case .damaged(let copies):
+            throw DiskError(
+                "\(path): its Plexus metadata is damaged (\(copies) superblock copies found, none whole); start without this disk and join it again"
+            )
+        case .futureFormat(let major):
+            throw DiskError(
+                "\(path): its metadata has format \(major), this program knows format \(Superblock.formatMajor); use a newer Plexus"
+            )
+        case .unknownFeature(let bit):
+            throw DiskError("\(path): uses feature \(bit) that this program does not know; use a newer Plexus")
+        case .forked(let sequence):
+            throw DiskError(
+                "\(path): two different superblocks carry the number \(sequence): two servers wrote to it; start without it"
+            )
+        }
+    }
+
+    /// All readable records of the event log, oldest first.
+    func events(of superblock: Superblock) throws(DiskError) -> [EventRecord] {
+        guard let area = superblock.layout.area(.eventLog) else { return [] }
+        let bytes = try read(at: area.offset, count: Int(area.length))
+        var events: [EventRecord] = []
+        for start in stride(from: 0, to: bytes.count, by: EventRecord.byteCount) {
+            let slice = Array(bytes[start..<start + EventRecord.byteCount])
+            if let event = EventRecord(decoding: unsafe slice.span.bytes, mirror: superblock.record.mirror) {
+                events.append(event)
+            }
+        }
+        return events.sorted { $0.sequence < $1.sequence }
+    }
+}

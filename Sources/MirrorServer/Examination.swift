@@ -1,0 +1,157 @@
+internal import MirrorCore
+internal import MirrorFormat
+
+/// `plexus examine`: what lies on disks, without a lock, a write, or a server.
+public struct Examination: Codable, Sendable {
+    public struct DiskReport: Codable, Sendable {
+        public var disk: String
+        public var error: String?
+        public var diskSize: UInt64?
+        public var mirror: String?
+        public var name: String?
+        public var plex: String?
+        public var index: Int?
+        public var role: String?
+        public var sequence: UInt64?
+        public var generation: String?
+        public var epoch: UInt64?
+        public var clean: Bool?
+        public var pinned: Int?
+        public var size: UInt64?
+        public var regionSize: UInt64?
+        public var updated: String?
+        public var host: String?
+        public var parentMirror: String?
+        public var members: [MemberReport] = []
+        public var history: [PastReport] = []
+        public var areas: [AreaReport] = []
+        public var events = 0
+    }
+
+    public struct MemberReport: Codable, Sendable {
+        public var index: Int
+        public var plex: String
+        public var role: String
+        public var recoveryOffset: UInt64
+        public var readErrors: UInt64
+        public var writeErrors: UInt64
+    }
+
+    public struct PastReport: Codable, Sendable {
+        public var generation: String
+        public var epoch: UInt64
+        public var ended: String
+        public var reason: String
+    }
+
+    public struct AreaReport: Codable, Sendable {
+        public var kind: String
+        public var offset: UInt64
+        public var length: UInt64
+    }
+
+    public struct VerdictReport: Codable, Sendable {
+        public var mirror: String
+        public var name: String
+        /// `startable`, `incomplete`, `split`, `failed` or `refused`.
+        public var verdict: String
+        public var text: String
+    }
+
+    public var version = 1
+    public var disks: [DiskReport] = []
+    public var verdicts: [VerdictReport] = []
+
+    public init(disks paths: [String]) {
+        var found: [(path: String, superblock: Superblock)] = []
+        for path in paths {
+            var report = DiskReport(disk: path)
+            do throws(DiskError) {
+                let disk = try Disk.open(path, .readOnly)
+                defer { disk.shut() }
+                report.diskSize = disk.bytes
+                let superblock = try disk.superblock()
+                report.fill(superblock)
+                report.events = try disk.events(of: superblock).count
+                found.append((path, superblock))
+            } catch {
+                report.error = error.description
+            }
+            disks.append(report)
+        }
+        verdicts = Self.judge(found)
+    }
+
+    private static func judge(_ found: [(path: String, superblock: Superblock)]) -> [VerdictReport] {
+        var order: [MirrorUUID] = []
+        for one in found where !order.contains(one.superblock.record.mirror) { order.append(one.superblock.record.mirror) }
+        return order.map { mirror in
+            let group = found.filter { $0.superblock.record.mirror == mirror }
+            let plexes = group.enumerated().map { FoundPlex(disk: $0.offset, superblock: $0.element.superblock) }
+            let record = group[0].superblock.record
+            switch assemble(plexes) {
+            case .assembled(let assembly): return startable(assembly)
+            case .refused(let refusal):
+                let explained = Opening.explain(refusal, group.map(\.path), record)
+                let word =
+                    switch refusal {
+                    case .incomplete: "incomplete"
+                    case .split: "split"
+                    case .noCurrentPlex: "failed"
+                    case .clonedPlex, .mustStayReadOnly: "refused"
+                    }
+                return VerdictReport(
+                    mirror: mirror.description, name: record.name, verdict: word,
+                    text: "\(explained.reason); \(explained.action)")
+            }
+        }
+    }
+
+    private static func startable(_ assembly: Assembly) -> VerdictReport {
+        func list(_ set: PlexSet) -> String { set.members.map(\.description).joined(separator: ", ") }
+        var text = "can be served; in sync: plex \(list(assembly.current))"
+        if !assembly.behind.isEmpty { text += "; behind, to be rebuilt: plex \(list(assembly.behind))" }
+        if !assembly.recovering.isEmpty { text += "; rebuild to be continued: plex \(list(assembly.recovering))" }
+        if !assembly.record.isClean, assembly.current.count > 1 {
+            text += "; it was not stopped cleanly: all data will be copied from plex \((assembly.record.pinned ?? assembly.current.first)?.description ?? "?")"
+        }
+        return VerdictReport(
+            mirror: assembly.record.mirror.description, name: assembly.record.name, verdict: "startable", text: text)
+    }
+}
+
+extension Examination.DiskReport {
+    init(disk: String) { self.disk = disk }
+
+    fileprivate mutating func fill(_ superblock: Superblock) {
+        let record = superblock.record
+        mirror = record.mirror.description
+        name = record.name
+        plex = superblock.plex.description
+        index = record.index(of: superblock.plex).map { Int($0.value) }
+        role = record.index(of: superblock.plex).map { "\(record[$0].role)" }
+        sequence = superblock.sequence
+        generation = record.generation.description
+        epoch = record.epoch
+        clean = record.isClean
+        pinned = record.pinned.map { Int($0.value) }
+        size = record.dataBytes
+        regionSize = record.regionBytes
+        updated = isoTime(record.updatedTime)
+        host = superblock.writer.host
+        parentMirror = record.parent?.mirror.description
+        members = record.configured.members.map {
+            let member = record[$0]
+            return Examination.MemberReport(
+                index: Int($0.value), plex: member.uuid.description, role: "\(member.role)",
+                recoveryOffset: member.recoveryOffset, readErrors: member.readErrors, writeErrors: member.writeErrors)
+        }
+        history = record.history.map {
+            Examination.PastReport(
+                generation: $0.generation.description, epoch: $0.epoch, ended: isoTime($0.endTime), reason: "\($0.reason)")
+        }
+        areas = superblock.layout.areas.map {
+            Examination.AreaReport(kind: "\($0.kind)", offset: $0.offset, length: $0.length)
+        }
+    }
+}

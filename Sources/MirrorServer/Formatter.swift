@@ -1,0 +1,253 @@
+internal import Bytes
+internal import Glibc
+internal import MirrorCore
+internal import MirrorFormat
+internal import NBDProtocol
+
+/// `plexus create`: checks everything first, then writes.
+package struct MirrorFormatter {
+    package var name: String
+    package var disks: [String]
+    package var sizeBytes: UInt64?
+    package var regionBytes: UInt64?
+    package var spareBytes: UInt64?
+    package var force = false
+
+    package init(name: String, disks: [String]) {
+        self.name = name
+        self.disks = disks
+    }
+
+    /// What would be written on one disk.
+    package struct Plan: Sendable {
+        package var path: String
+        package var isNew: Bool
+        package var diskBytes: UInt64
+        package var dataBytes: UInt64
+        package var regionBytes: UInt64
+        /// What `--force` overwrites.
+        package var overwrites: String?
+        package var areas: [(name: String, offset: UInt64, length: UInt64)]
+    }
+
+    package struct Outcome: Sendable {
+        package var uuid: String
+        package var plans: [Plan]
+        /// The disks held other data: they are made equal when first served.
+        package var needsResync: Bool
+    }
+
+    private struct Candidate {
+        var disk: Disk
+        var layout: Layout
+        var overwrites: String?
+    }
+
+    /// - Parameter writes: false for `--plan`: every check, no write.
+    package func run(writes: Bool) throws(DiskError) -> Outcome {
+        try checkName()
+        guard disks.count >= 2 else { throw DiskError("a mirror needs at least two disks") }
+        guard disks.count <= PlexSet.capacity else { throw DiskError("a mirror has at most \(PlexSet.capacity) plexes") }
+        let existing = disks.filter { unsafe access($0, F_OK) == 0 }
+        var open: [String: Disk] = [:]
+        defer { for disk in open.values { disk.shut() } }
+        for path in existing {
+            if open[path] != nil { throw DiskError("\(path): is named twice") }
+            open[path] = try Disk.open(path, .readWrite)
+        }
+        try checkDistinct(open)
+        let overwritten = try checkContents(open)
+        let dataBytes = try chooseSize(open)
+        let plans = try plan(open, dataBytes: dataBytes, overwritten: overwritten)
+        guard writes else { return Outcome(uuid: "", plans: plans, needsResync: !existing.isEmpty) }
+        let created = try createMissing(plans, into: &open)
+        do throws(DiskError) {
+            let uuid = try write(plans, open, isClean: existing.isEmpty)
+            return Outcome(uuid: uuid, plans: plans, needsResync: !existing.isEmpty)
+        } catch {
+            for path in created { unsafe unlink(path) }
+            throw error
+        }
+    }
+
+    private func checkName() throws(DiskError) {
+        let bytes = name.utf8.count
+        guard bytes > 0, bytes <= Superblock.maximumNameBytes, ExportDescription.accepts(name: name),
+            !name.contains(where: { $0 == "/" || $0.isWhitespace || $0.isNewline })
+        else {
+            throw DiskError(
+                "\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, no white space and no slash")
+        }
+    }
+
+    private func checkDistinct(_ open: [String: Disk]) throws(DiskError) {
+        var seen: [Disk.Identity: String] = [:]
+        for path in open.keys.sorted() {
+            guard let disk = open[path] else { continue }
+            if let other = seen[disk.identity] {
+                throw DiskError("\(path): is the same disk as \(other); a mirror needs different ones")
+            }
+            seen[disk.identity] = path
+        }
+        guard Set(disks).count == disks.count else { throw DiskError("a disk is named twice") }
+    }
+
+    /// What `--force` would destroy, by path; refused without it.
+    private func checkContents(_ open: [String: Disk]) throws(DiskError) -> [String: String] {
+        var found: [String: String] = [:]
+        for path in open.keys.sorted() {
+            guard let disk = open[path] else { continue }
+            switch try disk.scan() {
+            case .found(let superblock): found[path] = "plex of mirror \(superblock.record.name)"
+            case .damaged: found[path] = "damaged Plexus metadata"
+            case .futureFormat, .unknownFeature, .forked: found[path] = "Plexus metadata of another version"
+            case .none: if let signature = try Signature.find(on: disk) { found[path] = signature }
+            }
+            if let what = found[path], !force {
+                throw DiskError("\(path): holds \(what); its contents would be lost. To overwrite it: --force")
+            }
+        }
+        return found
+    }
+
+    private func chooseSize(_ open: [String: Disk]) throws(DiskError) -> UInt64 {
+        if open.count < disks.count, sizeBytes == nil {
+            let missing = disks.first { open[$0] == nil } ?? ""
+            throw DiskError("\(missing): does not exist; to create it as a sparse file give --size")
+        }
+        var largest = UInt64.max
+        var smallestPath = ""
+        for path in open.keys.sorted() {
+            guard let disk = open[path] else { continue }
+            let capacity = Layout.capacity(ofDisk: disk.bytes, regionBytes: regionBytes, spareBytes: spareBytes)
+            guard let capacity else {
+                throw DiskError("\(path): is too small: \(disk.bytes) bytes do not hold the metadata and 1 MiB of data")
+            }
+            if capacity < largest {
+                largest = capacity
+                smallestPath = path
+            }
+        }
+        guard let sizeBytes else { return largest }
+        guard sizeBytes % Layout.blockBytes == 0, sizeBytes >= Layout.minimumDataBytes else {
+            throw DiskError("--size \(sizeBytes): must be a multiple of 4096 and at least 1 MiB")
+        }
+        guard sizeBytes <= largest else {
+            throw DiskError("\(smallestPath): can carry \(largest) bytes beside the metadata, less than --size \(sizeBytes)")
+        }
+        return sizeBytes
+    }
+
+    private func plan(
+        _ open: [String: Disk], dataBytes: UInt64, overwritten: [String: String]
+    ) throws(DiskError) -> [Plan] {
+        var plans: [Plan] = []
+        for path in disks {
+            let diskBytes: UInt64
+            if let disk = open[path] { diskBytes = disk.bytes } else { diskBytes = try newFileBytes(dataBytes) }
+            let layout = try layout(path, diskBytes: diskBytes, dataBytes: dataBytes)
+            plans.append(
+                Plan(
+                    path: path, isNew: open[path] == nil, diskBytes: diskBytes, dataBytes: dataBytes,
+                    regionBytes: layout.regionBytes, overwrites: overwritten[path],
+                    areas: layout.areas.map { ("\($0.kind)", $0.offset, $0.length) }))
+        }
+        return plans
+    }
+
+    /// A new file is as large as its data and metadata need.
+    private func newFileBytes(_ dataBytes: UInt64) throws(DiskError) -> UInt64 {
+        do throws(LayoutError) {
+            _ = try Layout(diskBytes: 0, dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: spareBytes)
+        } catch {
+            switch error {
+            case .diskTooSmall(_, let needed): return needed
+            case .regionSizeInvalid(let bytes): throw DiskError(Self.regionText(bytes))
+            }
+        }
+        throw DiskError("--size \(dataBytes): can't be laid out")
+    }
+
+    private static func regionText(_ bytes: UInt64) -> String {
+        "--region \(bytes): must be a power of two from 64K to 64M"
+    }
+
+    private func layout(_ path: String, diskBytes: UInt64, dataBytes: UInt64) throws(DiskError) -> Layout {
+        do throws(LayoutError) {
+            return try Layout(
+                diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: spareBytes)
+        } catch {
+            switch error {
+            case .diskTooSmall(let has, let needs):
+                throw DiskError("\(path): is too small: it has \(has) bytes, \(needs) are needed")
+            case .regionSizeInvalid(let bytes): throw DiskError(Self.regionText(bytes))
+            }
+        }
+    }
+
+    private func createMissing(_ plans: [Plan], into open: inout [String: Disk]) throws(DiskError) -> [String] {
+        var created: [String] = []
+        do throws(DiskError) {
+            for plan in plans where plan.isNew {
+                let file = unsafe Glibc.open(plan.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+                guard file >= 0 else { throw DiskError("\(plan.path): can't be created: \(errorText(errno))") }
+                created.append(plan.path)
+                defer { close(file) }
+                // Full length, and the tail allocated: metadata must never meet ENOSPC.
+                let tail = plan.areas.map(\.offset).min() ?? plan.dataBytes
+                guard ftruncate(file, off_t(plan.diskBytes)) == 0,
+                    posix_fallocate(file, off_t(tail), off_t(plan.diskBytes - tail)) == 0
+                else { throw DiskError("\(plan.path): can't get its space: \(errorText(errno))") }
+                open[plan.path] = try Disk.open(plan.path, .readWrite)
+            }
+        } catch {
+            for path in created { unsafe unlink(path) }
+            throw error
+        }
+        return created
+    }
+
+    private func write(_ plans: [Plan], _ open: [String: Disk], isClean: Bool) throws(DiskError) -> String {
+        var entropy = systemEntropy()
+        let time = wallClock()
+        let members = plans.map { _ in Member(uuid: PlexUUID(entropy.nextUUID()), role: .inSync) }
+        let first = plans[0]
+        var record = Record(
+            mirror: MirrorUUID(entropy.nextUUID()), name: name, dataBytes: first.dataBytes,
+            regionBytes: first.regionBytes, generation: Generation(entropy.nextUUID()), members: members, time: time)
+        // Disks that existed hold who knows what: they count as different until one is copied to the others.
+        record.isClean = isClean
+        for (plan, member) in zip(plans, members) {
+            guard let disk = open[plan.path] else { continue }
+            let layout = try layout(plan.path, diskBytes: plan.diskBytes, dataBytes: plan.dataBytes)
+            try Self.writeFresh(disk, layout: layout, record: record, plex: member.uuid)
+        }
+        return record.mirror.description
+    }
+
+    /// Blank private areas, then all four superblock copies.
+    static func writeFresh(_ disk: Disk, layout: Layout, record: Record, plex: PlexUUID) throws(DiskError) {
+        let chunk = 1 << 20
+        for area in layout.areas where area.kind != .sparePool && area.kind != .superblocks {
+            var offset = area.offset
+            while offset < area.end {
+                let count = Int(min(UInt64(chunk), area.end - offset))
+                try disk.write([UInt8](repeating: 0, count: count), at: offset)
+                offset += UInt64(count)
+            }
+        }
+        for copy in 0..<Layout.superblockCopies {
+            let sequence: UInt64 = copy % 2 == 0 ? 2 : 1
+            let superblock = Superblock(
+                record: record, plex: plex, sequence: sequence, layout: layout, writer: systemWriter())
+            var block = [UInt8](repeating: 0, count: Superblock.byteCount)
+            do {
+                var span = block.mutableSpan
+                var bytes = unsafe span.mutableBytes
+                superblock.encode(copy: copy, into: &bytes)
+            }
+            try disk.write(block, at: Layout.superblockOffset(copy: copy, diskBytes: disk.bytes))
+        }
+        try disk.flush()
+    }
+}

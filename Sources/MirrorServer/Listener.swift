@@ -1,0 +1,161 @@
+internal import Control
+internal import Foundation
+internal import Glibc
+
+/// A listening socket.
+struct Listener {
+    let file: Int32
+    let isTCP: Bool
+    /// To be removed at the end; nil for TCP and for sockets that were handed to us.
+    let path: String?
+    /// How clients are told to find it: `socket=PATH` or `HOST:PORT`.
+    let address: String
+
+    func shut() {
+        close(file)
+        if let path { unsafe unlink(path) }
+    }
+
+    /// The next client, non-blocking; nil when none waits.
+    func accept() -> Int32? {
+        while true {
+            let client = Glibc.accept(file, nil, nil)
+            if client >= 0 {
+                _ = fcntl(client, F_SETFL, O_NONBLOCK)
+                _ = fcntl(client, F_SETFD, FD_CLOEXEC)
+                return client
+            }
+            if errno != EINTR, errno != ECONNABORTED { return nil }
+        }
+    }
+
+    /// A Unix socket that only its owner may use (0600). A dead socket file is replaced, a live one is not.
+    static func unix(_ path: String) throws(DiskError) -> Listener {
+        guard var address = UnixAddress(path: path) else {
+            throw DiskError("\(path): a socket's path has at most 107 bytes")
+        }
+        try makeParent(path)
+        try removeDead(path, &address)
+        let file = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        guard file >= 0 else { throw DiskError("no socket: \(errorText(errno))") }
+        // Between bind and chmod anyone could connect: the mode has to be right from the start.
+        let mask = umask(0o177)
+        let bound = unsafe address.withPointer { unsafe bind(file, $0, $1) }
+        let number = errno
+        umask(mask)
+        guard bound == 0, Glibc.listen(file, 128) == 0 else {
+            close(file)
+            throw DiskError("\(path): can't listen: \(errorText(bound == 0 ? errno : number)); another path: --socket, --control")
+        }
+        return Listener(file: file, isTCP: false, path: path, address: path)
+    }
+
+    private static func makeParent(_ path: String) throws(DiskError) {
+        let parent = (path as NSString).deletingLastPathComponent
+        guard !parent.isEmpty, unsafe access(parent, F_OK) != 0 else { return }
+        guard unsafe mkdir(parent, 0o700) == 0 || errno == EEXIST else {
+            throw DiskError("\(parent): can't be created for the socket: \(errorText(errno)); another path: --socket, --control")
+        }
+    }
+
+    private static func removeDead(_ path: String, _ address: inout UnixAddress) throws(DiskError) {
+        var information = stat()
+        guard unsafe lstat(path, &information) == 0 else { return }
+        guard information.st_mode & S_IFMT == S_IFSOCK else {
+            throw DiskError("\(path): exists and is no socket; choose another path")
+        }
+        let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        defer { close(probe) }
+        let result = unsafe address.withPointer { unsafe connect(probe, $0, $1) }
+        if result == 0 || errno != ECONNREFUSED {
+            throw DiskError("\(path): is in use by another server; stop it (plexus stop) or choose another path")
+        }
+        unsafe unlink(path)
+    }
+
+    /// - Parameter text: HOST:PORT, [V6]:PORT, or PORT for the loopback address.
+    static func tcp(_ text: String) throws(DiskError) -> [Listener] {
+        let (host, port) = split(text)
+        var hints = unsafe addrinfo()
+        unsafe hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        unsafe hints.ai_flags = AI_PASSIVE
+        var found: UnsafeMutablePointer<addrinfo>?
+        let result = unsafe getaddrinfo(host, port, &hints, &found)
+        guard result == 0 else { throw DiskError("--listen \(text): \(unsafe String(cString: gai_strerror(result)))") }
+        defer { unsafe freeaddrinfo(found) }
+        var listeners: [Listener] = []
+        var entry = unsafe found
+        while let current = unsafe entry {
+            listeners.append(try unsafe Listener.listen(current, text))
+            unsafe entry = current.pointee.ai_next
+        }
+        return listeners
+    }
+
+    private static func split(_ text: String) -> (host: String, port: String) {
+        if text.hasPrefix("["), let end = text.firstIndex(of: "]") {
+            let host = String(text[text.index(after: text.startIndex)..<end])
+            let rest = text[text.index(after: end)...].drop { $0 == ":" }
+            return (host, rest.isEmpty ? "10809" : String(rest))
+        }
+        guard let colon = text.lastIndex(of: ":") else {
+            return text.allSatisfy(\.isNumber) ? ("127.0.0.1", text) : (text, "10809")
+        }
+        let host = String(text[..<colon])
+        return (host.isEmpty ? "127.0.0.1" : host, String(text[text.index(after: colon)...]))
+    }
+
+    private static func listen(_ entry: UnsafeMutablePointer<addrinfo>, _ text: String) throws(DiskError) -> Listener {
+        let file = unsafe socket(
+            entry.pointee.ai_family, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        guard file >= 0 else { throw DiskError("--listen \(text): \(errorText(errno))") }
+        var one: Int32 = 1
+        unsafe setsockopt(file, SOL_SOCKET, SO_REUSEADDR, &one, 4)
+        if unsafe entry.pointee.ai_family == AF_INET6 {
+            unsafe setsockopt(file, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &one, 4)
+        }
+        guard unsafe bind(file, entry.pointee.ai_addr, entry.pointee.ai_addrlen) == 0, Glibc.listen(file, 128) == 0 else {
+            let number = errno
+            close(file)
+            throw DiskError("--listen \(text): can't listen: \(errorText(number))")
+        }
+        return Listener(file: file, isTCP: true, path: nil, address: text)
+    }
+
+    /// Sockets that systemd, or a program that speaks its protocol, hands over: descriptors from 3 on.
+    /// Source: sd_listen_fds(3).
+    static func activated() -> [Listener] {
+        let environment = ProcessInfo.processInfo.environment
+        guard let process = environment["LISTEN_PID"].flatMap(Int32.init), process == getpid(),
+            let count = environment["LISTEN_FDS"].flatMap(Int32.init), count > 0, count < 1024
+        else { return [] }
+        unsafe unsetenv("LISTEN_PID")
+        unsafe unsetenv("LISTEN_FDS")
+        return (3..<3 + count).map { file in
+            _ = fcntl(file, F_SETFD, FD_CLOEXEC)
+            _ = fcntl(file, F_SETFL, O_NONBLOCK)
+            var family: Int32 = 0
+            var length = socklen_t(4)
+            let domain: Int32 = 39  // SO_DOMAIN, <asm-generic/socket.h>
+            unsafe getsockopt(file, SOL_SOCKET, domain, &family, &length)
+            return Listener(
+                file: file, isTCP: family == AF_INET || family == AF_INET6, path: nil, address: "fd \(file)")
+        }
+    }
+}
+
+/// Tells systemd about us, if it started us. Source: sd_notify(3).
+func notifySupervisor(_ state: String) {
+    guard var path = ProcessInfo.processInfo.environment["NOTIFY_SOCKET"], !path.isEmpty else { return }
+    // A leading @ stands for the abstract name space.
+    if path.hasPrefix("@") { path = "\0" + path.dropFirst() }
+    guard var address = UnixAddress(path: path) else { return }
+    let file = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    guard file >= 0 else { return }
+    defer { close(file) }
+    let bytes = Array(state.utf8)
+    let length = socklen_t(MemoryLayout<sa_family_t>.size + path.utf8.count)
+    _ = unsafe address.withPointer { pointer, _ in
+        unsafe sendto(file, bytes, bytes.count, Int32(MSG_NOSIGNAL), pointer, length)
+    }
+}

@@ -1,0 +1,180 @@
+internal import MirrorCore
+internal import MirrorFormat
+internal import URing
+
+/// From paths to mirrors: open, read the superblocks, group by mirror, ask `assemble`.
+struct Opening {
+    var served: [ServedMirror] = []
+    var refused: [RefusedMirror] = []
+    /// What the user should know although it stops nothing.
+    var warnings: [String] = []
+
+    struct Options {
+        var allowDegraded = false
+        var isReadOnly = false
+    }
+
+    private struct Candidate {
+        var disk: Disk
+        var superblock: Superblock
+    }
+
+    /// - Throws: `DiskError` if a disk is named twice; whatever else is wrong with one disk leaves the others
+    ///   usable and is told in `warnings` and in the verdicts.
+    static func open(_ paths: [String], _ options: Options) throws(DiskError) -> Opening {
+        var opening = Opening()
+        var candidates: [Candidate] = []
+        var identities: [Disk.Identity: String] = [:]
+        do throws(DiskError) {
+            for path in paths {
+                do throws(DiskError) {
+                    let disk = try Disk.open(path, options.isReadOnly ? .readOnly : .readWrite)
+                    if let other = identities[disk.identity] {
+                        disk.shut()
+                        throw DiskError("\(path): is the same disk as \(other); name each disk once")
+                    }
+                    identities[disk.identity] = path
+                    do throws(DiskError) {
+                        candidates.append(Candidate(disk: disk, superblock: try disk.superblock()))
+                    } catch {
+                        disk.shut()
+                        throw error
+                    }
+                } catch {
+                    if error.description.contains("is the same disk as") || error.description.contains("in use by") {
+                        throw error
+                    }
+                    opening.warnings.append(error.description)
+                }
+            }
+        } catch {
+            for candidate in candidates { candidate.disk.shut() }
+            throw error
+        }
+        opening.assembleAll(candidates, options)
+        return opening
+    }
+
+    private mutating func assembleAll(_ candidates: [Candidate], _ options: Options) {
+        var order: [MirrorUUID] = []
+        var groups: [MirrorUUID: [Candidate]] = [:]
+        for candidate in candidates {
+            let mirror = candidate.superblock.record.mirror
+            if groups[mirror] == nil { order.append(mirror) }
+            groups[mirror, default: []].append(candidate)
+        }
+        for mirror in order { assembleOne(groups[mirror] ?? [], options) }
+    }
+
+    private mutating func assembleOne(_ group: [Candidate], _ options: Options) {
+        let found = group.enumerated().map { FoundPlex(disk: $0.offset, superblock: $0.element.superblock) }
+        var assemblyOptions = AssemblyOptions()
+        assemblyOptions.allowDegraded = options.allowDegraded
+        assemblyOptions.isReadOnly = options.isReadOnly
+        switch assemble(found, options: assemblyOptions) {
+        case .refused(let refusal):
+            refused.append(Self.explain(refusal, group.map(\.disk.path), group[0].superblock.record))
+            for candidate in group { candidate.disk.shut() }
+        case .assembled(let assembly):
+            if served.contains(where: { $0.name == assembly.record.name }) {
+                refused.append(
+                    RefusedMirror(
+                        name: assembly.record.name, uuid: assembly.record.mirror.description,
+                        size: assembly.record.dataBytes, state: "offline",
+                        reason: "another mirror of the same name is served",
+                        action: "serve \(group[0].disk.path) with a server of its own"))
+                for candidate in group { candidate.disk.shut() }
+                return
+            }
+            start(assembly, group, options)
+        }
+    }
+
+    private mutating func start(_ assembly: Assembly, _ group: [Candidate], _ options: Options) {
+        var disks: [Disk?] = Array(repeating: nil, count: PlexSet.capacity)
+        var paths: [String?] = Array(repeating: nil, count: PlexSet.capacity)
+        for (position, candidate) in group.enumerated() {
+            let index = PlexSet(mask: 0xFF).members.first { assembly.found[$0]?.disk == position }
+            guard let index else {
+                warnings.append("\(candidate.disk.path): was removed from mirror \(assembly.record.name); not used")
+                candidate.disk.shut()
+                continue
+            }
+            paths[Int(index.value)] = candidate.disk.path
+            if assembly.participants.contains(index), !options.isReadOnly || assembly.current.contains(index) {
+                disks[Int(index.value)] = candidate.disk
+            } else {
+                let role = assembly.record[index].role
+                warnings.append(
+                    "\(candidate.disk.path): is plex \(index) of \(assembly.record.name), state \(role): not used until it is joined (plexus join)"
+                )
+                candidate.disk.shut()
+            }
+        }
+        let events = recentEvents(group, assembly)
+        let mirror = Mirror(
+            assembly: assembly, writer: systemWriter(), entropy: systemEntropy(), isReadOnly: options.isReadOnly,
+            recentEvents: events, now: currentInstant())
+        do throws(SystemError) {
+            let one = try ServedMirror(
+                index: served.count, mirror: mirror, disks: disks, events: events, limits: Limits())
+            one.paths = paths
+            served.append(one)
+        } catch {
+            refused.append(
+                RefusedMirror(
+                    name: assembly.record.name, uuid: assembly.record.mirror.description,
+                    size: assembly.record.dataBytes, state: "offline", reason: "\(error)", action: "free some memory"))
+            for candidate in group { candidate.disk.shut() }
+        }
+    }
+
+    /// The union over the plexes: one that was away has missed some.
+    private func recentEvents(_ group: [Candidate], _ assembly: Assembly) -> [EventRecord] {
+        var bySequence: [UInt64: EventRecord] = [:]
+        for plex in assembly.current.members {
+            guard let position = assembly.found[plex]?.disk,
+                let events = try? group[position].disk.events(of: group[position].superblock)
+            else { continue }
+            for event in events { bySequence[event.sequence] = event }
+        }
+        return bySequence.values.sorted { $0.sequence < $1.sequence }
+    }
+
+    static func explain(_ refusal: Refusal, _ paths: [String], _ record: Record) -> RefusedMirror {
+        var result = RefusedMirror(
+            name: record.name, uuid: record.mirror.description, size: record.dataBytes, state: "offline", reason: "",
+            action: "")
+        switch refusal {
+        case .clonedPlex(let uuid, let disks):
+            result.reason = "\(disks.map { paths[$0] }.joined(separator: " and ")) carry the same plex \(uuid): one is a clone of the other"
+            result.action = "name only the original"
+        case .split(let sides, let related):
+            result.state = "split"
+            let texts = sides.map { side in
+                "\(side.disks.map { paths[$0] }.joined(separator: ", ")) (epoch \(side.epoch), last change \(isoTime(side.updatedTime)))"
+            }
+            result.reason =
+                (related ? "split brain: each went on without the other: " : "no common history: ")
+                + texts.joined(separator: " against ")
+            result.action =
+                "nothing was written; look at each side with plexus examine or serve DISK --read-only, then serve the side to keep alone with --degraded and join the other with --force"
+        case .incomplete(let missing, let present, let record):
+            let names = missing.members.map { "plex \($0) (\(record[$0].uuid))" }.joined(separator: ", ")
+            result.reason =
+                "\(names) is absent and may hold newer data; present: \(present.members.map { "plex \($0)" }.joined(separator: ", "))"
+            result.action = "name its disk too; or start without it: --degraded, or only look: --read-only"
+        case .noCurrentPlex(let needed, let record):
+            result.state = "failed"
+            let names = needed.members.map { "plex \($0) (\(record[$0].uuid))" }.joined(separator: ", ")
+            result.reason =
+                "none of the disks named (\(paths.joined(separator: ", "))) holds every acknowledged write; needed: \(names)"
+            result.action = "name the disk of a plex that was in sync"
+        case .mustStayReadOnly(let disks):
+            result.reason =
+                "\(disks.map { paths[$0] }.joined(separator: ", ")) uses a feature that this version can only read"
+            result.action = "use --read-only, or a newer Plexus"
+        }
+        return result
+    }
+}

@@ -1,0 +1,181 @@
+internal import Control
+internal import MirrorCore
+internal import MirrorFormat
+
+/// The verbs that change something: break, join, offline, online, stop.
+extension Reactor {
+    func command(_ request: ControlRequest, from control: ControlConnection) {
+        if request.verb == .stop, request.mirror == nil {
+            respond(stopAll(), to: control)
+            return
+        }
+        guard let name = request.mirror, let served = mirrors.first(where: { $0.name == name && !$0.isStopped }) else {
+            respond(.failure(unknownMirror(request.mirror ?? "")), to: control)
+            return
+        }
+        do throws(DiskError) {
+            switch request.verb {
+            case .status, .events: break
+            case .stop: send(.stop, to: served, for: control)
+            case .break:
+                let plex = try find(request.plex, in: served)
+                if request.keep ?? true {
+                    send(.breakOff(plex, name: detachedName(served, plex)), to: served, for: control)
+                } else {
+                    send(.remove(plex), to: served, for: control)
+                }
+            case .offline: send(.takeOffline(try find(request.plex, in: served)), to: served, for: control)
+            case .online:
+                let plex = try find(request.plex, in: served)
+                guard let path = served.paths[Int(plex.value)] else {
+                    throw DiskError(
+                        "the disk of plex \(plex) was not seen by this server; name it: plexus join \(name) DISK")
+                }
+                try join(path, served, control, force: false, expected: plex)
+            case .join:
+                guard let path = request.disk else { throw DiskError("which disk?") }
+                try join(path, served, control, force: request.force ?? false, expected: nil)
+            }
+        } catch {
+            respond(.failure(error.description), to: control)
+        }
+    }
+
+    private func detachedName(_ served: ServedMirror, _ plex: PlexIndex) -> String {
+        let suffix = "-plex\(plex)"
+        return String(served.name.prefix(Superblock.maximumNameBytes / 4 - suffix.count)) + suffix
+    }
+
+    private func find(_ text: String?, in served: ServedMirror) throws(DiskError) -> PlexIndex {
+        guard let text, let plex = served.plex(named: text) else {
+            throw DiskError(
+                "mirror \(served.name) has no plex \(text ?? ""); see plexus status \(served.name) for their numbers")
+        }
+        return plex
+    }
+
+    private func stopAll() -> ControlResponse {
+        beginStop()
+        var response = ControlResponse()
+        response.message = "stopping: requests in flight are answered, then everything is flushed and marked clean"
+        return response
+    }
+
+    private func send(
+        _ command: Command, to served: ServedMirror, for control: ControlConnection, disk: (Disk, PlexIndex)? = nil
+    ) {
+        let id = CommandID(nextCommand)
+        nextCommand += 1
+        commands[id] = PendingCommand(control: control.index, disk: disk, mirror: served.index)
+        deliver(.command(id, command), to: served.index)
+    }
+
+    func answerCommands(_ served: ServedMirror) {
+        while let (id, answer) = served.mirror.takeAnswer() {
+            guard let pending = commands.removeValue(forKey: id) else { continue }
+            var response = ControlResponse()
+            switch answer {
+            case .done(let text): response.message = text
+            case .refused(let text):
+                response.error = text
+                // The core did not take the disk over.
+                if let (disk, plex) = pending.disk {
+                    if served.disks[Int(plex.value)]?.file == disk.file { served.disks[Int(plex.value)] = nil }
+                    disk.shut()
+                }
+            case .failed(let text): response.error = text
+            }
+            if let index = pending.control, let control = controls[index] { respond(response, to: control) }
+        }
+    }
+
+    // MARK: join
+
+    /// Opens the disk, finds out whether it may become a plex of this mirror, and hands it to the core.
+    private func join(
+        _ path: String, _ served: ServedMirror, _ control: ControlConnection, force: Bool, expected: PlexIndex?
+    ) throws(DiskError) {
+        for other in mirrors {
+            for case let disk? in other.disks where disk.path == path {
+                throw DiskError("\(path): is in use by mirror \(other.name) already")
+            }
+        }
+        let disk = try Disk.open(path, .readWrite)
+        do throws(DiskError) {
+            let (plex, attachment) = try judge(disk, served, force: force)
+            if let expected, expected != plex {
+                throw DiskError("\(path): is plex \(plex) now, not plex \(expected)")
+            }
+            let index = Int(plex.value)
+            guard served.disks[index] == nil else {
+                throw DiskError("plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(served.name)")
+            }
+            served.disks[index] = disk
+            served.paths[index] = path
+            send(.join(plex, attachment), to: served, for: control, disk: (disk, plex))
+        } catch {
+            disk.shut()
+            throw error
+        }
+    }
+
+    private func judge(_ disk: Disk, _ served: ServedMirror, force: Bool) throws(DiskError) -> (PlexIndex, Attachment) {
+        let record = served.mirror.record
+        switch try disk.scan() {
+        case .found(let superblock):
+            if let known = try judgeKnown(disk, superblock, record, force: force) { return known }
+            if !force {
+                throw DiskError(
+                    "\(disk.path): is a plex of mirror \(superblock.record.name) (\(superblock.record.mirror)); to overwrite it: --force")
+            }
+        case .damaged, .futureFormat, .unknownFeature, .forked:
+            if !force {
+                throw DiskError("\(disk.path): carries Plexus metadata that is damaged or of another version; to overwrite it: --force")
+            }
+        case .none:
+            if !force, let signature = try Signature.find(on: disk) {
+                throw DiskError("\(disk.path): holds \(signature); its contents would be lost. To overwrite it: --force")
+            }
+        }
+        return try (vacancy(in: record, disk), freshAttachment(disk, record))
+    }
+
+    /// A disk that was a plex of this mirror, or was broken off it.
+    private func judgeKnown(
+        _ disk: Disk, _ superblock: Superblock, _ record: Record, force: Bool
+    ) throws(DiskError) -> (PlexIndex, Attachment)? {
+        let own = superblock.record
+        let isMember = own.mirror == record.mirror
+        guard isMember || own.parent?.mirror == record.mirror, let plex = record.index(of: superblock.plex) else {
+            return nil
+        }
+        if isMember, !record.descends(from: own.generation), !force {
+            throw DiskError(
+                "\(disk.path): split brain: it went on without this mirror (epoch \(own.epoch), last change \(isoTime(own.updatedTime))); joining it overwrites those changes. To do so: --force")
+        }
+        guard superblock.layout.dataBytes == record.dataBytes else { return nil }
+        return (plex, Attachment(superblock))
+    }
+
+    private func vacancy(in record: Record, _ disk: Disk) throws(DiskError) -> PlexIndex {
+        guard let free = record.members.firstIndex(where: { $0.role == .absent }) else {
+            throw DiskError("\(disk.path): mirror \(record.name) has \(PlexSet.capacity) plexes already; forget one first: plexus break \(record.name) PLEX --nokeep")
+        }
+        return PlexIndex(free)
+    }
+
+    private func freshAttachment(_ disk: Disk, _ record: Record) throws(DiskError) -> Attachment {
+        do throws(LayoutError) {
+            let layout = try Layout(
+                diskBytes: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)
+            var entropy = systemEntropy()
+            return Attachment(uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0)
+        } catch {
+            switch error {
+            case .diskTooSmall(let has, let needs):
+                throw DiskError("\(disk.path): is too small: it has \(has) bytes, mirror \(record.name) needs \(needs)")
+            case .regionSizeInvalid: throw DiskError("\(disk.path): can't be laid out for mirror \(record.name)")
+            }
+        }
+    }
+}

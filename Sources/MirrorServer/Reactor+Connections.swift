@@ -1,0 +1,396 @@
+internal import DequeModule
+internal import Glibc
+internal import Logging
+internal import MirrorCore
+internal import NBDProtocol
+internal import URing
+
+/// Accepting, reading and sending.
+extension Reactor {
+    private func key(_ connection: Connection) -> UInt64 {
+        UInt64(connection.generation & 0xFFFF_FFFF) << 24 | UInt64(connection.index)
+    }
+
+    private func connection(_ key: UInt64) -> Connection? {
+        let index = Int(key & 0xFF_FFFF)
+        guard index < connections.count, let connection = connections[index],
+            UInt64(connection.generation) == key >> 24
+        else { return nil }
+        return connection
+    }
+
+    func accept(_ index: Int) {
+        let listener = listeners[index]
+        while true {
+            guard let file = listener.accept() else { return }
+            guard !isStopping, handshaking < limits.handshakes,
+                connections.count(where: { $0 != nil }) < limits.connections
+            else {
+                logger.warning("client refused: connections=\(connections.count) handshakes=\(handshaking)")
+                Glibc.close(file)
+                continue
+            }
+            if listener.isTCP {
+                var one: Int32 = 1
+                unsafe setsockopt(file, Int32(IPPROTO_TCP), TCP_NODELAY, &one, 4)
+                unsafe setsockopt(file, SOL_SOCKET, SO_KEEPALIVE, &one, 4)
+            }
+            open(file)
+        }
+    }
+
+    private func open(_ file: Int32) {
+        let index = connections.firstIndex { $0 == nil } ?? connections.count
+        if index == connections.count { connections.append(nil) }
+        // 24 bits of index and 32 of generation fill the user data beside its source.
+        let connection = Connection(
+            index: index, generation: nextGeneration, file: file, limits: .standard, now: now.nanoseconds)
+        nextGeneration &+= 1
+        connections[index] = connection
+        handshaking += 1
+        connection.session.begin(output: &connection.rawOutput)
+        wantSend(connection)
+        poll(file, .connectionInput, key(connection))
+    }
+
+    func inputReady(_ key: UInt64, hasMore: Bool) {
+        guard let connection = connection(key) else { return }
+        connection.isReadable = true
+        if !hasMore { poll(connection.file, .connectionInput, key) }
+        enqueue(connection)
+    }
+
+    func outputReady(_ key: UInt64) {
+        guard let connection = connection(key) else { return }
+        connection.isWaitingToSend = false
+        wantSend(connection)
+    }
+
+    private func enqueue(_ connection: Connection) {
+        guard !connection.isQueued, !connection.isBlocked, !connection.isEnding else { return }
+        connection.isQueued = true
+        ready.append(connection.index)
+    }
+
+    func readConnections() {
+        let batch = ready
+        ready.removeAll(keepingCapacity: true)
+        for index in batch {
+            guard let connection = connections[index] else { continue }
+            connection.isQueued = false
+            receive(connection)
+        }
+    }
+
+    /// Connections that found no room try again, oldest first, as soon as something was given back.
+    func retryBlocked() {
+        guard hasFreed, !blocked.isEmpty else { return }
+        hasFreed = false
+        let batch = blocked
+        blocked.removeAll(keepingCapacity: true)
+        for index in batch {
+            guard let connection = connections[index], connection.isBlocked else { continue }
+            connection.isBlocked = false
+            if hasHungUp(connection) {
+                // Its client may have sent the same requests again over another connection: what it left
+                // unread must not be carried out after newer ones.
+                close(connection)
+                continue
+            }
+            receive(connection)
+        }
+    }
+
+    private func hasHungUp(_ connection: Connection) -> Bool {
+        var poll = pollfd(fd: connection.file, events: Int16(0x2000), revents: 0)  // POLLRDHUP
+        return unsafe Glibc.poll(&poll, 1, 0) > 0 && poll.revents & (0x2000 | Int16(POLLHUP) | Int16(POLLERR)) != 0
+    }
+
+    func block(_ connection: Connection) {
+        guard !connection.isBlocked else { return }
+        connection.isBlocked = true
+        blocked.append(connection.index)
+    }
+
+    /// Reads until the socket is empty, the connection is blocked, or its turn is over.
+    private func receive(_ connection: Connection) {
+        var turns = 8
+        if !connection.inbox.isEmpty, connection.receiving == nil { parseInbox(connection) }
+        while turns > 0, connections[connection.index] === connection, !connection.isBlocked, !connection.isEnding {
+            guard connection.isReadable else { return }
+            turns -= 1
+            if connection.receiving != nil { receivePayload(connection) } else { receiveRequests(connection) }
+        }
+        if connections[connection.index] === connection, connection.isReadable { enqueue(connection) }
+    }
+
+    /// What was left over is parsed without waiting for more.
+    private func parseInbox(_ connection: Connection) {
+        let count = connection.inbox.count
+        let memory = unsafe scratch.pointer(scratchBuffer)
+        unsafe connection.inbox.withUnsafeBytes { bytes in
+            if let start = bytes.baseAddress { unsafe memory.copyMemory(from: start, byteCount: count) }
+        }
+        connection.inbox.removeAll(keepingCapacity: true)
+        parseScratch(connection, count: count)
+    }
+
+    private func receiveRequests(_ connection: Connection) {
+        let held = connection.inbox.count
+        let memory = unsafe scratch.pointer(scratchBuffer)
+        let room = limits.scratchBytes - held
+        guard room > 0 else {
+            close(connection)
+            return
+        }
+        let count = unsafe recv(connection.file, memory + held, room, Int32(MSG_DONTWAIT))
+        guard didReceive(count, connection) else { return }
+        unsafe connection.inbox.withUnsafeBytes { bytes in
+            if let start = bytes.baseAddress { unsafe memory.copyMemory(from: start, byteCount: held) }
+        }
+        connection.inbox.removeAll(keepingCapacity: true)
+        parseScratch(connection, count: held + count)
+    }
+
+    /// The rest of a large write goes straight to its buffer.
+    private func receivePayload(_ connection: Connection) {
+        guard let job = connection.receiving else { return }
+        let missing = Int(jobs[job].request.payloadBytes) - connection.received
+        let target = unsafe payloadMemory(job) + connection.received
+        let count = unsafe recv(connection.file, target, missing, Int32(MSG_DONTWAIT))
+        guard didReceive(count, connection) else { return }
+        connection.received += count
+        if count == missing { payloadComplete(connection, job) }
+    }
+
+    /// - Returns: whether there are bytes; if not, the connection was dealt with.
+    private func didReceive(_ count: Int, _ connection: Connection) -> Bool {
+        if count > 0 {
+            connection.progressAt = now.nanoseconds
+            return true
+        }
+        if count < 0, errno == EAGAIN || errno == EWOULDBLOCK {
+            connection.isReadable = false
+        } else if count == 0 || errno != EINTR {
+            peerClosed(connection)
+        }
+        return false
+    }
+
+    /// The client is gone. What it sent completely is carried out, what is incomplete is forgotten.
+    private func peerClosed(_ connection: Connection) {
+        close(connection)
+    }
+
+    // MARK: parsing
+
+    /// Consumes what it can of the first `count` scratch bytes and keeps the rest.
+    private func parseScratch(_ connection: Connection, count: Int) {
+        let memory = unsafe scratch.pointer(scratchBuffer)
+        var position = 0
+        while position < count, connections[connection.index] === connection, !connection.isBlocked,
+            !connection.isEnding
+        {
+            let rest = unsafe RawSpan(
+                _unsafeBytes: UnsafeRawBufferPointer(start: memory + position, count: count - position))
+            let consumed: Int
+            if connection.discarding > 0 {
+                consumed = min(connection.discarding, count - position)
+                connection.discarding -= consumed
+            } else if connection.session.phase == .handshake {
+                consumed = shakeHands(connection, rest)
+            } else if connection.session.phase == .transmission {
+                consumed = takeRequest(connection, rest)
+            } else {
+                consumed = count - position
+            }
+            if consumed == 0 { break }
+            position += consumed
+        }
+        guard connections[connection.index] === connection, position < count, !connection.isEnding else { return }
+        unsafe connection.inbox.append(
+            contentsOf: UnsafeRawBufferPointer(start: memory + position, count: count - position))
+    }
+
+    private func shakeHands(_ connection: Connection, _ bytes: RawSpan) -> Int {
+        let consumed = connection.session.handshake(
+            bytes, catalog: catalog, shuttingDown: isStopping, output: &connection.rawOutput)
+        if connection.hasOutput { wantSend(connection) }
+        switch connection.session.phase {
+        case .handshake: break
+        case .transmission:
+            handshaking -= 1
+            connection.mirror = mirrors.firstIndex { $0.name == connection.session.export?.name && !$0.isStopped }
+            if connection.mirror == nil { close(connection) }
+        case .closing: endAfterReplies(connection)
+        }
+        return consumed
+    }
+
+    // MARK: sending
+
+    func wantSend(_ connection: Connection) {
+        guard !connection.needsSend else { return }
+        connection.needsSend = true
+        toSend.append(connection.index)
+    }
+
+    func sendAll() {
+        let batch = toSend
+        toSend.removeAll(keepingCapacity: true)
+        for index in batch {
+            guard let connection = connections[index], connection.needsSend else { continue }
+            connection.needsSend = false
+            if !connection.isWaitingToSend { send(connection) }
+        }
+    }
+
+    private func send(_ connection: Connection) {
+        while connection.hasOutput {
+            let count = connection.rawSent < connection.rawOutput.count ? sendRaw(connection) : sendReplies(connection)
+            if count < 0 {
+                if errno == EINTR { continue }
+                if errno == EAGAIN || errno == EWOULDBLOCK {
+                    connection.isWaitingToSend = true
+                    ring.preparePollOnce(
+                        connection.file, events: UInt32(POLLOUT),
+                        userData: UInt64(Source.connectionOutput.rawValue) << 56 | key(connection))
+                } else {
+                    close(connection)
+                }
+                return
+            }
+            connection.progressAt = now.nanoseconds
+        }
+        if connection.isEnding, connection.requestsInFlight == 0 { close(connection) }
+    }
+
+    private func sendRaw(_ connection: Connection) -> Int {
+        let start = connection.rawSent
+        let count = unsafe connection.rawOutput.withUnsafeBytes { bytes in
+            unsafe Glibc.send(
+                connection.file, bytes.baseAddress.map { unsafe $0 + start }, bytes.count - start,
+                Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
+        }
+        if count > 0 { connection.rawSent += count }
+        if connection.rawSent == connection.rawOutput.count {
+            connection.rawOutput.removeAll()
+            connection.rawSent = 0
+        }
+        return count
+    }
+
+    /// Up to 32 replies in one call: headers from a small array on the side, payloads from their buffers.
+    private func sendReplies(_ connection: Connection) -> Int {
+        let batch = min(connection.replies.count, 32)
+        var headers = InlineArray<4096, UInt8>(repeating: 0)
+        var vectors = unsafe InlineArray<64, iovec>(repeating: iovec())
+        var used = 0
+        let count = unsafe withUnsafeMutableBytes(of: &headers) { headerMemory in
+            var skip = connection.sent
+            for position in 0..<batch {
+                let reply = connection.replies[position]
+                guard let base = headerMemory.baseAddress else { break }
+                let header = unsafe base + position * 128
+                for index in 0..<reply.headerBytes {
+                    unsafe header.storeBytes(of: reply.header[index], toByteOffset: index, as: UInt8.self)
+                }
+                unsafe append(header, reply.headerBytes, to: &vectors, &used, skipping: &skip)
+                if let payload = reply.payload, reply.payloadBytes > 0 {
+                    let memory = unsafe poolPointer(payload, isLarge: reply.isLarge) + reply.payloadOffset
+                    unsafe append(memory, reply.payloadBytes, to: &vectors, &used, skipping: &skip)
+                }
+            }
+            return unsafe withUnsafeMutablePointer(to: &vectors) { pointer in
+                var message = unsafe msghdr()
+                unsafe message.msg_iov = UnsafeMutableRawPointer(pointer).assumingMemoryBound(to: iovec.self)
+                unsafe message.msg_iovlen = used
+                return unsafe sendmsg(
+                    connection.file, &message, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
+            }
+        }
+        if count > 0 { repliesSent(connection, bytes: count) }
+        return count
+    }
+
+    private func append(
+        _ memory: UnsafeMutableRawPointer, _ count: Int, to vectors: inout InlineArray<64, iovec>, _ used: inout Int,
+        skipping skip: inout Int
+    ) {
+        let skipped = min(skip, count)
+        skip -= skipped
+        guard skipped < count else { return }
+        unsafe vectors[used] = iovec(iov_base: memory + skipped, iov_len: count - skipped)
+        used += 1
+    }
+
+    private func repliesSent(_ connection: Connection, bytes: Int) {
+        connection.sent += bytes
+        while let first = connection.replies.first, connection.sent >= first.totalBytes {
+            connection.sent -= first.totalBytes
+            connection.replies.removeFirst()
+            give(first, back: connection)
+        }
+    }
+
+    /// The payload of a reply that is sent, or never will be.
+    private func give(_ reply: OutgoingReply, back connection: Connection) {
+        guard let payload = reply.payload else { return }
+        giveBuffer(payload, isLarge: reply.isLarge)
+        connection.bytesInFlight -= payload.bytes
+    }
+
+    func giveBuffer(_ buffer: PooledBuffer, isLarge: Bool) {
+        if isLarge { largePool.give(buffer) } else { smallPool.give(buffer) }
+        hasFreed = true
+    }
+
+    func poolPointer(_ buffer: PooledBuffer, isLarge: Bool) -> UnsafeMutableRawPointer {
+        unsafe isLarge ? largePool.pointer(buffer) : smallPool.pointer(buffer)
+    }
+
+    // MARK: ending
+
+    func endAfterReplies(_ connection: Connection) {
+        connection.isEnding = true
+        if connection.requestsInFlight == 0, !connection.hasOutput { close(connection) } else { wantSend(connection) }
+    }
+
+    func endConnections(of mirror: Int) {
+        for connection in connections where connection?.mirror == mirror {
+            if let connection { endAfterReplies(connection) }
+        }
+    }
+
+    /// Ends the connection at once. Requests in flight go on to the disks, their replies go nowhere.
+    func close(_ connection: Connection) {
+        guard connections[connection.index] === connection else { return }
+        connections[connection.index] = nil
+        if connection.session.phase == .handshake || connection.mirror == nil { handshaking = max(0, handshaking - (connection.session.phase == .transmission ? 0 : 1)) }
+        while let reply = connection.replies.popFirst() { give(reply, back: connection) }
+        if let job = connection.receiving { dropJob(job) }
+        // The poll holds the socket open otherwise, and the client would wait for the end of the stream.
+        ring.preparePollRemoval(
+            of: UInt64(Source.connectionInput.rawValue) << 56 | key(connection),
+            userData: UInt64(Source.ignored.rawValue) << 56)
+        shutdown(connection.file, Int32(SHUT_RDWR))
+        Glibc.close(connection.file)
+        hasFreed = true
+    }
+
+    /// Handshakes that take too long, and clients that sit on memory that others wait for.
+    func expireConnections() {
+        let isShort = !blocked.isEmpty
+        for case let connection? in connections {
+            if connection.mirror == nil, now.nanoseconds - connection.acceptedAt > limits.handshakeNanoseconds {
+                logger.warning("client refused: its handshake took longer than 10 s")
+                close(connection)
+            } else if isShort, connection.receiving != nil || !connection.replies.isEmpty,
+                now.nanoseconds - connection.progressAt > limits.stallNanoseconds
+            {
+                logger.warning("client cut off: stalled with \(connection.bytesInFlight) bytes while others wait")
+                close(connection)
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+internal import Control
+internal import Foundation
+internal import Glibc
+internal import Logging
+internal import MirrorCore
+internal import MirrorFormat
+internal import URing
+
+/// A program on the control socket.
+final class ControlConnection {
+    let index: Int
+    let file: Int32
+    var inbox: [UInt8] = []
+    var outbox: [UInt8] = []
+    /// Follows the events of this mirror, or of all.
+    var isFollowing = false
+    var followed: String?
+
+    init(index: Int, file: Int32) {
+        self.index = index
+        self.file = file
+    }
+}
+
+/// A command of the core that somebody waits for.
+struct PendingCommand {
+    /// Nil: the server itself, stopping.
+    var control: Int?
+    /// To be closed again if the command is refused.
+    var disk: (Disk, PlexIndex)?
+    var mirror: Int
+    var stopsServer = false
+}
+
+extension Reactor {
+    func acceptControl() {
+        guard let controlListener else { return }
+        while true {
+            guard let file = controlListener.accept() else { return }
+            let index = controls.firstIndex { $0 == nil } ?? controls.count
+            guard index < limits.controlConnections else {
+                Glibc.close(file)
+                continue
+            }
+            if index == controls.count { controls.append(nil) }
+            controls[index] = ControlConnection(index: index, file: file)
+            poll(file, .controlInput, UInt64(index))
+        }
+    }
+
+    func controlReady(_ index: Int, hasMore: Bool) {
+        guard index < controls.count, let control = controls[index] else { return }
+        var chunk = [UInt8](repeating: 0, count: 16_384)
+        while true {
+            let count = unsafe recv(control.file, &chunk, chunk.count, Int32(MSG_DONTWAIT))
+            if count < 0, errno == EINTR { continue }
+            if count < 0, errno == EAGAIN { break }
+            guard count > 0, control.inbox.count + count <= limits.controlLineBytes else {
+                shutControl(control, flush: false)
+                return
+            }
+            control.inbox.append(contentsOf: chunk[..<count])
+        }
+        if !hasMore { poll(control.file, .controlInput, UInt64(index)) }
+        flushControl(control)
+        while controls[index] === control, let end = control.inbox.firstIndex(of: UInt8(ascii: "\n")) {
+            let line = Data(control.inbox[..<end])
+            control.inbox.removeSubrange(...end)
+            handle(line, from: control)
+        }
+    }
+
+    private func handle(_ line: Data, from control: ControlConnection) {
+        guard let request = try? JSONDecoder().decode(ControlRequest.self, from: line) else {
+            respond(.failure("this request can't be understood"), to: control)
+            return
+        }
+        guard request.version == ControlRequest.currentVersion else {
+            respond(.failure("the server speaks version \(ControlRequest.currentVersion) of the control protocol"), to: control)
+            return
+        }
+        switch request.verb {
+        case .status: reportStatus(request, to: control)
+        case .events: reportEvents(request, to: control)
+        case .break, .join, .offline, .online, .stop: command(request, from: control)
+        }
+    }
+
+    func respond(_ response: ControlResponse, to control: ControlConnection) {
+        guard controls[control.index] === control, var data = try? JSONEncoder().encode(response) else { return }
+        data.append(UInt8(ascii: "\n"))
+        control.outbox.append(contentsOf: data)
+        flushControl(control)
+    }
+
+    private func flushControl(_ control: ControlConnection) {
+        while !control.outbox.isEmpty {
+            let count = unsafe Glibc.send(
+                control.file, control.outbox, control.outbox.count,
+                Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
+            if count < 0, errno == EINTR { continue }
+            if count < 0, errno == EAGAIN, control.outbox.count < 16 << 20 {
+                ring.preparePollOnce(
+                    control.file, events: UInt32(POLLOUT),
+                    userData: UInt64(Source.controlInput.rawValue) << 56 | UInt64(control.index))
+                return
+            }
+            guard count > 0 else {
+                shutControl(control, flush: false)
+                return
+            }
+            control.outbox.removeFirst(count)
+        }
+    }
+
+    func shutControl(_ control: ControlConnection, flush: Bool) {
+        guard controls[control.index] === control else { return }
+        if flush { flushControl(control) }
+        controls[control.index] = nil
+        ring.preparePollRemoval(
+            of: UInt64(Source.controlInput.rawValue) << 56 | UInt64(control.index),
+            userData: UInt64(Source.ignored.rawValue) << 56)
+        shutdown(control.file, Int32(SHUT_RDWR))
+        Glibc.close(control.file)
+        for (id, command) in commands where command.control == control.index { commands[id]?.control = nil }
+    }
+
+    // MARK: reading verbs
+
+    private func reportStatus(_ request: ControlRequest, to control: ControlConnection) {
+        var reports = mirrors.map { served in
+            served.report(clients: connections.count { $0?.mirror == served.index })
+        }
+        reports += refused.map(\.report)
+        if let name = request.mirror {
+            reports = reports.filter { $0.name == name }
+            guard !reports.isEmpty else {
+                respond(.failure(unknownMirror(name)), to: control)
+                return
+            }
+        }
+        var response = ControlResponse()
+        response.status = StatusReport(
+            server: StatusReport.Server(pid: getpid(), version: plexusVersion), mirrors: reports)
+        respond(response, to: control)
+    }
+
+    private func reportEvents(_ request: ControlRequest, to control: ControlConnection) {
+        let chosen = mirrors.filter { request.mirror == nil || $0.name == request.mirror }
+        guard !chosen.isEmpty || request.mirror == nil else {
+            respond(.failure(unknownMirror(request.mirror ?? "")), to: control)
+            return
+        }
+        let events = chosen.flatMap { served in served.events.map { served.report($0) } }
+            .sorted { ($0.time, $0.mirror, $0.sequence) < ($1.time, $1.mirror, $1.sequence) }
+        let isFollowing = request.follow ?? false
+        var response = ControlResponse(isLast: !isFollowing)
+        response.events = events
+        respond(response, to: control)
+        control.isFollowing = isFollowing
+        control.followed = request.mirror
+    }
+
+    func publishEvents(_ served: ServedMirror) {
+        for event in served.mirror.takeEvents() {
+            served.append(event)
+            let report = served.report(event)
+            logger.info("\(report.line)")
+            for case let control? in controls
+            where control.isFollowing && (control.followed == nil || control.followed == served.name) {
+                var response = ControlResponse(isLast: false)
+                response.events = [report]
+                respond(response, to: control)
+            }
+        }
+    }
+
+    func unknownMirror(_ name: String) -> String {
+        let names = mirrors.map(\.name).joined(separator: ", ")
+        return "there is no mirror \(name) here; served: \(names.isEmpty ? "none" : names)"
+    }
+}

@@ -1,0 +1,254 @@
+internal import Bytes
+internal import Glibc
+internal import MirrorCore
+internal import MirrorFormat
+internal import NBDProtocol
+internal import URing
+
+/// An operation of the core on its way through the kernel; it may take several steps there.
+struct DiskJob {
+    enum Step {
+        /// The operation itself.
+        case main
+        case punch, zeroRange, zeroWrite
+        /// fdatasync behind it, where durability needs one.
+        case sync
+    }
+
+    var mirror = 0
+    var operation: DiskOperation?
+    var step = Step.main
+    var metadata: PooledBuffer?
+    var zeroed: UInt64 = 0
+    var moved: UInt64 = 0
+}
+
+extension Reactor {
+    /// Hands an event to a mirror and does what it wants.
+    func deliver(_ event: Event, to index: Int) {
+        mirrors[index].mirror.handle(event, now: now)
+        drain(index)
+    }
+
+    func drain(_ index: Int) {
+        let served = mirrors[index]
+        while let effect = served.mirror.nextEffect() {
+            switch effect {
+            case .submit(let operation): submit(operation, served)
+            case .reply(let id, let status): reply(id, status)
+            case .copyBytes(let buffer, let from, let to, let count):
+                let memory = unsafe jobMemory(buffer)
+                unsafe (memory + Int(to)).copyMemory(from: memory + Int(from), byteCount: Int(count))
+            case .fillZeroes(let buffer, let offset, let count):
+                unsafe memset(jobMemory(buffer) + Int(offset), 0, Int(count))
+            case .answer: answerCommands(served)
+            case .events: publishEvents(served)
+            case .release(let plex):
+                served.disks[Int(plex.value)]?.shut()
+                served.disks[Int(plex.value)] = nil
+            case .stopped:
+                served.isStopped = true
+                updateCatalog()
+                endConnections(of: index)
+            }
+        }
+    }
+
+    private func jobMemory(_ buffer: BufferID) -> UnsafeMutableRawPointer {
+        guard let piece = jobs[Int(buffer.value)].buffer else { preconditionFailure("the request has no buffer") }
+        return unsafe jobs[Int(buffer.value)].isLarge ? largePool.pointer(piece) : smallPool.pointer(piece)
+    }
+
+    private func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
+        if let metadata = job.metadata { return unsafe metadataPool.pointer(metadata) }
+        let offset = Int(operation.bufferOffset)
+        if let window = operation.buffer.windowIndex {
+            let served = mirrors[job.mirror]
+            return unsafe served.windows.pointer(served.windowBuffers[window], at: offset)
+        }
+        return unsafe jobMemory(operation.buffer) + offset
+    }
+
+    private func submit(_ operation: DiskOperation, _ served: ServedMirror) {
+        let index = freeOperations.popLast() ?? {
+            operations.append(DiskJob())
+            return operations.count - 1
+        }()
+        operations[index] = DiskJob(mirror: served.index, operation: operation)
+        guard let disk = served.disks[Int(operation.plex.value)] else {
+            localCompletions.append((index, .failed(DiskFailure(kind: .gone, errorNumber: EBADF))))
+            return
+        }
+        switch operation.kind {
+        case .read, .write, .writeMetadata: prepareTransfer(index, operation, disk, served)
+        case .flush: ring.prepareDataSync(disk.file, userData: UInt64(index))
+        case .deallocate: startZeroing(index, disk, disk.canPunch ? .punch : disk.canZeroRange ? .zeroRange : .zeroWrite)
+        case .zero: startZeroing(index, disk, disk.canZeroRange ? .zeroRange : .zeroWrite)
+        case .queryAllocation:
+            findExtents(disk, operation)
+            localCompletions.append((index, .transferred(operation.length)))
+        }
+    }
+
+    private func prepareTransfer(_ index: Int, _ operation: DiskOperation, _ disk: Disk, _ served: ServedMirror) {
+        if operation.kind == .writeMetadata { fillMetadata(index, operation, served) }
+        let bytes = unsafe memory(operations[index], operation)
+        let count = Int(operation.length)
+        if operation.kind == .read {
+            unsafe ring.prepareRead(
+                disk.file, into: bytes, count: count, offset: operation.offset, userData: UInt64(index))
+        } else {
+            unsafe ring.prepareWrite(
+                disk.file, from: bytes, count: count, offset: operation.offset,
+                isDurable: operation.isDurable && disk.honoursDataSync, userData: UInt64(index))
+        }
+    }
+
+    private func fillMetadata(_ index: Int, _ operation: DiskOperation, _ served: ServedMirror) {
+        guard let buffer = metadataPool.take(bytes: Superblock.byteCount) else {
+            preconditionFailure("more metadata writes in flight than mirrors and plexes allow")
+        }
+        operations[index].metadata = buffer
+        let target = unsafe UnsafeMutableRawBufferPointer(
+            start: metadataPool.pointer(buffer), count: Superblock.byteCount)
+        var span = unsafe MutableRawSpan(_unsafeBytes: target)
+        served.mirror.encodeMetadata(operation, into: &span)
+    }
+
+    func diskCompleted(_ index: Int, _ result: Int32) {
+        guard let operation = operations[index].operation,
+            let disk = mirrors[operations[index].mirror].disks[Int(operation.plex.value)]
+        else { preconditionFailure("a completion without an operation") }
+        let failure =
+            result < 0 ? DiskFailure(errorNumber: -result, isBlockDevice: disk.isBlockDevice) : nil
+        switch operations[index].step {
+        case .main:
+            if let failure { return completeOperation(index, .failed(failure)) }
+            operations[index].moved = UInt64(result)
+            let isWrite = operation.kind == .write || operation.kind == .writeMetadata
+            if operation.kind == .writeMetadata, UInt64(result) < operation.length {
+                return completeOperation(index, .failed(DiskFailure(errorNumber: EIO, isBlockDevice: true)))
+            }
+            if isWrite, operation.isDurable, !disk.honoursDataSync { return startSync(index, disk) }
+            completeOperation(index, .transferred(UInt64(result)))
+        case .sync:
+            if let failure { return completeOperation(index, .failed(failure)) }
+            completeOperation(index, .transferred(operations[index].moved))
+        case .punch, .zeroRange, .zeroWrite: zeroingCompleted(index, operation, disk, result, failure)
+        }
+    }
+
+    private func startSync(_ index: Int, _ disk: Disk) {
+        operations[index].step = .sync
+        ring.prepareDataSync(disk.file, userData: UInt64(index))
+    }
+
+    private func completeOperation(_ index: Int, _ result: DiskResult) {
+        guard let operation = operations[index].operation else { return }
+        let mirror = operations[index].mirror
+        if let metadata = operations[index].metadata { metadataPool.give(metadata) }
+        operations[index] = DiskJob()
+        freeOperations.append(index)
+        deliver(.completion(operation.tag, result), to: mirror)
+    }
+
+    func completeLocally() {
+        while !localCompletions.isEmpty {
+            let batch = localCompletions
+            localCompletions.removeAll(keepingCapacity: true)
+            for (index, result) in batch { completeOperation(index, result) }
+        }
+    }
+
+    // MARK: zeroing
+
+    private func startZeroing(_ index: Int, _ disk: Disk, _ step: DiskJob.Step) {
+        guard let operation = operations[index].operation else { return }
+        operations[index].step = step
+        switch step {
+        case .punch:
+            // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+            ring.prepareAllocate(
+                disk.file, mode: 3, offset: operation.offset, length: operation.length, userData: UInt64(index))
+        case .zeroRange:
+            // FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+            ring.prepareAllocate(
+                disk.file, mode: 17, offset: operation.offset, length: operation.length, userData: UInt64(index))
+        case .zeroWrite:
+            let done = operations[index].zeroed
+            let count = min(operation.length - done, UInt64(zeroBuffer.bytes))
+            unsafe ring.prepareWrite(
+                disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count), offset: operation.offset + done,
+                isDurable: false, userData: UInt64(index))
+        case .main, .sync: preconditionFailure("no zeroing")
+        }
+    }
+
+    /// What the disk can't do by itself is done by the next slower way, down to writing zeroes.
+    private func zeroingCompleted(
+        _ index: Int, _ operation: DiskOperation, _ disk: Disk, _ result: Int32, _ failure: DiskFailure?
+    ) {
+        let plex = Int(operation.plex.value)
+        let served = mirrors[operations[index].mirror]
+        let step = operations[index].step
+        if let failure, failure.kind == .unsupported, step != .zeroWrite {
+            if step == .punch { served.disks[plex]?.canPunch = false } else { served.disks[plex]?.canZeroRange = false }
+            startZeroing(index, disk, step == .punch && disk.canZeroRange ? .zeroRange : .zeroWrite)
+            return
+        }
+        if let failure { return completeOperation(index, .failed(failure)) }
+        if step == .zeroWrite {
+            if result == 0 { return completeOperation(index, .failed(.truncated)) }
+            operations[index].zeroed += UInt64(result)
+            if operations[index].zeroed < operation.length { return startZeroing(index, disk, .zeroWrite) }
+        }
+        operations[index].moved = operation.length
+        if operation.isDurable { return startSync(index, disk) }
+        completeOperation(index, .transferred(operation.length))
+    }
+
+    // MARK: holes
+
+    /// Encodes the allocation of the range into the request's buffer, at most as many extents as fit.
+    private func findExtents(_ disk: Disk, _ operation: DiskOperation) {
+        let job = Int(operation.request.value & 0xFFFF_FFFF)
+        let end = operation.offset + operation.length
+        let capacity = 4096 / ReplyEncoder.extentBytes - 8
+        extents.removeAll(keepingCapacity: true)
+        var position = operation.offset
+        while position < end, extents.count < capacity, !disk.isBlockDevice {
+            let data = lseek(disk.file, off_t(position), 3)  // SEEK_DATA
+            if data < 0, errno != ENXIO { break }
+            let dataStart = data < 0 ? end : min(UInt64(data), end)
+            if dataStart > position {
+                extents.append(
+                    AllocationExtent(lengthBytes: dataStart - position, flags: BlockStatus.hole | BlockStatus.zero))
+            }
+            guard dataStart < end else {
+                position = end
+                break
+            }
+            let hole = lseek(disk.file, off_t(dataStart), 4)  // SEEK_HOLE
+            let dataEnd = hole < 0 ? end : min(UInt64(hole), end)
+            extents.append(AllocationExtent(lengthBytes: dataEnd - dataStart, flags: 0))
+            position = dataEnd
+        }
+        encodeExtents(job)
+    }
+
+    /// No extents: one that says "allocated" for the whole range.
+    func encodeExtents(_ job: Int) {
+        let request = jobs[job].request
+        let capacity = 4096 / ReplyEncoder.extentBytes - 8
+        replyExtents.removeAll(keepingCapacity: true)
+        BlockStatus.reduce(
+            extents.span, requestBytes: request.length, reqOne: request.flags.contains(.reqOne),
+            maximumExtents: capacity, into: &replyExtents)
+        guard let buffer = jobs[job].buffer else { return }
+        let target = unsafe UnsafeMutableRawBufferPointer(start: smallPool.pointer(buffer), count: buffer.bytes)
+        var span = unsafe MutableRawSpan(_unsafeBytes: target)
+        var offset = 0
+        for extent in replyExtents { offset += ReplyEncoder.extent(extent, into: &span, at: offset) }
+        jobs[job].extentCount = replyExtents.count
+    }
+}

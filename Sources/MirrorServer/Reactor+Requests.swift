@@ -1,0 +1,254 @@
+internal import Glibc
+internal import MirrorCore
+internal import MirrorFormat
+internal import NBDProtocol
+internal import URing
+
+/// From an NBD request to the core, and from the core's reply to the client.
+extension Reactor {
+    /// - Returns: how many bytes were consumed; 0: more are needed, or there is no room now.
+    func takeRequest(_ connection: Connection, _ bytes: RawSpan) -> Int {
+        switch connection.session.parse(bytes) {
+        case .incomplete: return 0
+        case .badMagic, .oversizedWrite:
+            close(connection)
+            return bytes.byteCount
+        case .disconnect:
+            endAfterReplies(connection)
+            return bytes.byteCount
+        case .refused(let refused):
+            refuse(connection, refused)
+            connection.discarding = Int(refused.payloadBytes)
+            return ParsedRequest.headerBytes
+        case .request(let request): return admit(connection, request, bytes)
+        }
+    }
+
+    private func admit(_ connection: Connection, _ request: ClientRequest, _ bytes: RawSpan) -> Int {
+        guard let mirror = connection.mirror else { return bytes.byteCount }
+        if answersAtOnce(connection, request, mirror) { return ParsedRequest.headerBytes }
+        let plan = BufferPlan(kind(request), offset: request.offset, length: UInt64(request.length))
+        let needed = request.command == .blockStatus ? 4096 : Int(plan.bufferBytes)
+        guard let job = takeJob(connection, request, mirror, bytes: needed) else {
+            block(connection)
+            return 0
+        }
+        jobs[job].payloadOffset = Int(plan.payloadOffset)
+        guard request.payloadBytes > 0 else {
+            start(job)
+            return ParsedRequest.headerBytes
+        }
+        let available = min(Int(request.payloadBytes), bytes.byteCount - ParsedRequest.headerBytes)
+        unsafe bytes.withUnsafeBytes { source in
+            guard let start = source.baseAddress, available > 0 else { return }
+            unsafe payloadMemory(job).copyMemory(from: start + ParsedRequest.headerBytes, byteCount: available)
+        }
+        connection.receiving = job
+        connection.received = available
+        if available == Int(request.payloadBytes) { payloadComplete(connection, job) }
+        return ParsedRequest.headerBytes + available
+    }
+
+    func payloadMemory(_ job: Int) -> UnsafeMutableRawPointer {
+        guard let buffer = jobs[job].buffer else { preconditionFailure("a write without a buffer") }
+        return unsafe poolPointer(buffer, isLarge: jobs[job].isLarge) + jobs[job].payloadOffset
+    }
+
+    /// Only now does the write exist: an incomplete one is never applied.
+    func payloadComplete(_ connection: Connection, _ job: Int) {
+        connection.receiving = nil
+        start(job)
+    }
+
+    private func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ mirror: Int) -> Bool {
+        let served = mirrors[mirror]
+        if request.command == .writeZeroes, request.flags.contains(.fastZero), !served.zeroesFast {
+            queueFailure(connection, request, .enotsup, .notFast)
+            return true
+        }
+        guard request.command == .cache else { return false }
+        for case let disk? in served.disks where !disk.isDirect {
+            posix_fadvise(disk.file, off_t(request.offset), off_t(request.length), POSIX_FADV_WILLNEED)
+        }
+        queueSuccess(connection, request)
+        return true
+    }
+
+    private func kind(_ request: ClientRequest) -> RequestKind {
+        switch request.command {
+        case .read: .read
+        case .write: .write
+        case .flush: .flush
+        case .trim: .trim
+        case .cache: .read
+        case .writeZeroes: .zeroes
+        case .blockStatus: .allocation
+        }
+    }
+
+    private func takeJob(_ connection: Connection, _ request: ClientRequest, _ mirror: Int, bytes: Int) -> Int? {
+        guard connection.requestsInFlight < limits.requestsPerConnection, !freeJobs.isEmpty,
+            mirrors[mirror].mirror.hasRoom,
+            connection.bytesInFlight == 0 || connection.bytesInFlight + bytes <= limits.bytesPerConnection
+        else { return nil }
+        var buffer: PooledBuffer?
+        let isLarge = bytes > limits.smallBytes
+        if bytes > 0 {
+            buffer = isLarge ? largePool.take(bytes: bytes) : smallPool.take(bytes: bytes)
+            guard buffer != nil else { return nil }
+        }
+        guard let job = freeJobs.popLast() else { return nil }
+        let generation = jobs[job].generation &+ 1
+        jobs[job] = ClientJob(
+            isUsed: true, generation: generation, connection: connection.index,
+            connectionGeneration: connection.generation, mirror: mirror, request: request, buffer: buffer,
+            isLarge: isLarge)
+        connection.requestsInFlight += 1
+        connection.bytesInFlight += bytes
+        return job
+    }
+
+    private func start(_ job: Int) {
+        let request = jobs[job].request
+        let isFlush = request.command == .flush
+        let event = Request(
+            id: RequestID(UInt64(jobs[job].generation) << 32 | UInt64(job)), kind: kind(request),
+            offset: isFlush ? 0 : request.offset, length: isFlush ? 0 : UInt64(request.length),
+            isForcedUnitAccess: request.flags.contains(.fua), mayDeallocate: !request.flags.contains(.noHole),
+            buffer: BufferID(UInt32(job)))
+        deliver(.request(event), to: jobs[job].mirror)
+    }
+
+    /// A job that never started, or whose client is gone.
+    func dropJob(_ job: Int) {
+        if let buffer = jobs[job].buffer { giveBuffer(buffer, isLarge: jobs[job].isLarge) }
+        freeJob(job)
+    }
+
+    private func freeJob(_ job: Int) {
+        jobs[job].isUsed = false
+        jobs[job].buffer = nil
+        freeJobs.append(job)
+        hasFreed = true
+    }
+
+    // MARK: replies
+
+    func reply(_ id: RequestID, _ status: ReplyStatus) {
+        let job = Int(id.value & 0xFFFF_FFFF)
+        precondition(jobs[job].isUsed && UInt64(jobs[job].generation) == id.value >> 32)
+        guard let connection = connections[jobs[job].connection],
+            connection.generation == jobs[job].connectionGeneration
+        else {
+            dropJob(job)
+            return
+        }
+        connection.requestsInFlight -= 1
+        if status == .allAllocated {
+            extents.removeAll(keepingCapacity: true)
+            encodeExtents(job)
+        }
+        let request = jobs[job].request
+        switch status {
+        case .ok, .allAllocated: replySuccess(connection, job)
+        case .ioError: replyFailure(connection, job, .eio, .ioError)
+        case .noSpace:
+            // Reading needs no space: whoever says so has another trouble.
+            let isRead = request.command == .read
+            replyFailure(connection, job, isRead ? .eio : .enospc, isRead ? .ioError : .noSpace)
+        case .shuttingDown: replyFailure(connection, job, .eshutdown, .shuttingDown)
+        }
+        wantSend(connection)
+    }
+
+    private func replySuccess(_ connection: Connection, _ job: Int) {
+        let request = jobs[job].request
+        var reply = OutgoingReply()
+        switch request.command {
+        case .read where request.length > 0:
+            reply.payload = jobs[job].buffer
+            reply.isLarge = jobs[job].isLarge
+            reply.payloadOffset = jobs[job].payloadOffset
+            reply.payloadBytes = Int(request.length)
+            withHeader(&reply) { span in
+                connection.session.structuredReplies
+                    ? ReplyEncoder.readDataHeader(
+                        cookie: request.cookie, offset: request.offset, dataBytes: request.length, done: true,
+                        into: &span, at: 0)
+                    : ReplyEncoder.simpleReply(cookie: request.cookie, error: nil, into: &span, at: 0)
+            }
+            freeJob(job)
+        case .blockStatus:
+            reply.payload = jobs[job].buffer
+            reply.payloadBytes = jobs[job].extentCount * ReplyEncoder.extentBytes
+            let count = jobs[job].extentCount
+            let context = connection.session.allocationContextID ?? 0
+            withHeader(&reply) { span in
+                ReplyEncoder.blockStatusHeader(
+                    cookie: request.cookie, contextID: context, extentCount: count, into: &span, at: 0)
+            }
+            freeJob(job)
+        case .read, .write, .flush, .trim, .cache, .writeZeroes:
+            endJob(connection, job)
+            queueSuccess(connection, request)
+            return
+        }
+        connection.replies.append(reply)
+    }
+
+    private func replyFailure(_ connection: Connection, _ job: Int, _ error: NBDError, _ reason: RefusalReason) {
+        let request = jobs[job].request
+        endJob(connection, job)
+        queueFailure(connection, request, error, reason)
+    }
+
+    /// The buffer is not needed for the reply.
+    private func endJob(_ connection: Connection, _ job: Int) {
+        if let buffer = jobs[job].buffer { connection.bytesInFlight -= buffer.bytes }
+        dropJob(job)
+    }
+
+    private func queueSuccess(_ connection: Connection, _ request: ClientRequest) {
+        var reply = OutgoingReply()
+        let isStructured = connection.session.structuredReplies
+        withHeader(&reply) { span in
+            ReplyEncoder.success(cookie: request.cookie, structuredReplies: isStructured, into: &span, at: 0)
+        }
+        connection.replies.append(reply)
+        wantSend(connection)
+    }
+
+    private func queueFailure(
+        _ connection: Connection, _ request: ClientRequest, _ error: NBDError, _ reason: RefusalReason
+    ) {
+        var reply = OutgoingReply()
+        let isStructured = connection.session.structuredReplies
+        withHeader(&reply) { span in
+            ReplyEncoder.failure(
+                cookie: request.cookie, error, reason: reason, structuredReplies: isStructured, into: &span, at: 0)
+        }
+        connection.replies.append(reply)
+        wantSend(connection)
+    }
+
+    private func refuse(_ connection: Connection, _ refused: RefusedRequest) {
+        var reply = OutgoingReply()
+        let isStructured = connection.session.structuredReplies
+        withHeader(&reply) { span in
+            ReplyEncoder.failure(
+                cookie: refused.cookie, refused.error, reason: refused.reason, structuredReplies: isStructured,
+                into: &span, at: 0)
+        }
+        connection.replies.append(reply)
+        wantSend(connection)
+    }
+
+    private func withHeader(_ reply: inout OutgoingReply, _ body: (inout MutableRawSpan) -> Int) {
+        var bytes = 0
+        unsafe withUnsafeMutableBytes(of: &reply.header) { memory in
+            var span = unsafe MutableRawSpan(_unsafeBytes: memory)
+            bytes = body(&span)
+        }
+        reply.headerBytes = bytes
+    }
+}

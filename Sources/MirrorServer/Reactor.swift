@@ -1,0 +1,220 @@
+internal import CLinux
+internal import Control
+internal import Glibc
+internal import Logging
+internal import MirrorCore
+internal import MirrorFormat
+internal import NBDProtocol
+internal import URing
+
+/// The one loop: sockets, disks, clock, control socket, signals; one thread.
+///
+/// Files: `+Disks` (operations of the core and their completions), `+Connections` (accepting, reading,
+/// sending), `+Requests` (from NBD requests to the core and back), `+Control` and `+Commands` (the control
+/// socket).
+final class Reactor {
+    /// What a completion is about; the top byte of its user data.
+    enum Source: UInt8 {
+        case disk, connectionInput, connectionOutput, listener, controlListener, controlInput, signal, ignored
+    }
+
+    let limits = ServerLimits()
+    let logger: Logger
+    let ring: Ring
+    var smallPool: BufferPool
+    var largePool: BufferPool
+    var metadataPool: BufferPool
+    let zeroes: BufferPool
+    let zeroBuffer: PooledBuffer
+    let scratch: BufferPool
+    let scratchBuffer: PooledBuffer
+
+    var mirrors: [ServedMirror]
+    var refused: [RefusedMirror]
+    let defaultName: String?
+    var catalog: ExportCatalog
+    let isReadOnly: Bool
+
+    var listeners: [Listener]
+    let controlListener: Listener?
+    var connections: [Connection?] = []
+    var nextGeneration: UInt32 = 1
+    var handshaking = 0
+    var ready: [Int] = []
+    var blocked: [Int] = []
+    var toSend: [Int] = []
+    var jobs: [ClientJob]
+    var freeJobs: [Int]
+    var operations: [DiskJob]
+    var freeOperations: [Int]
+    var localCompletions: [(operation: Int, result: DiskResult)] = []
+    var extents: [AllocationExtent] = []
+    var replyExtents: [Extent] = []
+
+    var controls: [ControlConnection?] = []
+    var nextCommand: UInt64 = 1
+    var commands: [CommandID: PendingCommand] = [:]
+
+    var now = currentInstant()
+    var lastTick: UInt64 = 0
+    var signalFile: Int32 = -1
+    var stopDeadline: UInt64?
+    var isStopping: Bool { stopDeadline != nil }
+    /// Something was given back that a blocked connection may have waited for.
+    var hasFreed = false
+
+    init(
+        opening: Opening, listeners: [Listener], controlListener: Listener?, defaultName: String?, isReadOnly: Bool,
+        logger: Logger
+    ) throws(SystemError) {
+        self.logger = logger
+        ring = try Ring(entries: 1024)
+        smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
+        largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
+        metadataPool = try BufferPool(capacityBytes: limits.metadataPoolBytes, largestBytes: 1 << 20)
+        var pool = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
+        guard let zeroBuffer = pool.take(bytes: 1 << 20) else { throw SystemError("mmap", number: ENOMEM) }
+        self.zeroBuffer = zeroBuffer
+        zeroes = pool
+        var scratch = try BufferPool(capacityBytes: limits.scratchBytes, largestBytes: limits.scratchBytes)
+        guard let scratchBuffer = scratch.take(bytes: limits.scratchBytes) else {
+            throw SystemError("mmap", number: ENOMEM)
+        }
+        self.scratchBuffer = scratchBuffer
+        self.scratch = scratch
+        mirrors = opening.served
+        refused = opening.refused
+        self.defaultName = defaultName
+        self.isReadOnly = isReadOnly
+        self.listeners = listeners
+        self.controlListener = controlListener
+        catalog = ExportCatalog(exports: [], defaultName: nil)
+        jobs = Array(repeating: ClientJob(), count: limits.requests)
+        freeJobs = Array((0..<limits.requests).reversed())
+        operations = []
+        freeOperations = []
+        replyExtents.reserveCapacity(SessionLimits.standard.maximumExtents)
+        updateCatalog()
+    }
+
+    func updateCatalog() {
+        let exports = mirrors.filter { !$0.isStopped }.map(\.export)
+        let name = defaultName ?? (exports.count == 1 ? exports[0].name : nil)
+        catalog = ExportCatalog(exports: exports, defaultName: name)
+    }
+
+    /// Runs until stopped by a signal or by `plexus stop`.
+    ///
+    /// - Parameter whenReady: called once every mirror answers and every socket listens.
+    /// - Returns: whether everything was stopped in good order.
+    func run(whenReady: () -> Void) -> Bool {
+        watchSignals()
+        for (index, listener) in listeners.enumerated() { poll(listener.file, .listener, UInt64(index)) }
+        if let controlListener { poll(controlListener.file, .controlListener, 0) }
+        for index in mirrors.indices { drain(index) }
+        var isReady = false
+        while true {
+            now = currentInstant()
+            if !isReady, mirrors.allSatisfy({ $0.mirror.isOpen || $0.isStopped }) {
+                isReady = true
+                whenReady()
+            }
+            turn()
+            if let deadline = stopDeadline {
+                if mirrors.allSatisfy(\.isStopped) { return finish() }
+                if now.nanoseconds > deadline {
+                    logger.error("not every request came back from the disks in time; the next start will resync")
+                    return false
+                }
+            }
+        }
+    }
+
+    /// One turn: wait, reap, read, let the mirrors work, send.
+    private func turn() {
+        let isBusy = !ready.isEmpty || !localCompletions.isEmpty || (hasFreed && !blocked.isEmpty)
+        ring.submitAndWait(timeoutMilliseconds: isBusy ? 0 : limits.tickMilliseconds)
+        now = currentInstant()
+        _ = ring.reap { completed($0) }
+        completeLocally()
+        readConnections()
+        retryBlocked()
+        if now.nanoseconds - lastTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {
+            lastTick = now.nanoseconds
+            tick()
+        }
+        sendAll()
+    }
+
+    private func tick() {
+        for index in mirrors.indices where !mirrors[index].isStopped { deliver(.tick, to: index) }
+        expireConnections()
+    }
+
+    private func completed(_ completion: Completion) {
+        let value = completion.userData & 0x00FF_FFFF_FFFF_FFFF
+        guard let source = Source(rawValue: UInt8(completion.userData >> 56)) else { return }
+        switch source {
+        case .disk: diskCompleted(Int(value), completion.result)
+        case .connectionInput: inputReady(value, hasMore: completion.hasMore)
+        case .connectionOutput: outputReady(value)
+        case .listener:
+            accept(Int(value))
+            if !completion.hasMore, !isStopping { poll(listeners[Int(value)].file, .listener, value) }
+        case .controlListener:
+            acceptControl()
+            if !completion.hasMore, let controlListener { poll(controlListener.file, .controlListener, 0) }
+        case .controlInput: controlReady(Int(value), hasMore: completion.hasMore)
+        case .signal:
+            drainSignals()
+            beginStop()
+        case .ignored: break
+        }
+    }
+
+    func poll(_ file: Int32, _ source: Source, _ value: UInt64) {
+        ring.preparePoll(
+            file, events: UInt32(POLLIN) | 0x2000, userData: UInt64(source.rawValue) << 56 | value)  // POLLRDHUP
+    }
+
+    // MARK: stopping
+
+    /// SIGTERM and SIGINT arrive as readable bytes, like everything else.
+    private func watchSignals() {
+        var set = sigset_t()
+        unsafe sigemptyset(&set)
+        unsafe sigaddset(&set, SIGTERM)
+        unsafe sigaddset(&set, SIGINT)
+        unsafe sigprocmask(SIG_BLOCK, &set, nil)
+        signalFile = unsafe signalfd(-1, &set, Int32(SFD_NONBLOCK | SFD_CLOEXEC))
+        poll(signalFile, .signal, 0)
+    }
+
+    private func drainSignals() {
+        var information = [UInt8](repeating: 0, count: 128)
+        while unsafe read(signalFile, &information, 128) > 0 {}
+    }
+
+    /// Requests in flight are answered, everything is flushed and marked clean.
+    func beginStop() {
+        guard stopDeadline == nil else { return }
+        logger.info("stopping")
+        notifySupervisor("STOPPING=1")
+        stopDeadline = now.nanoseconds + limits.stopNanoseconds
+        for index in mirrors.indices where !mirrors[index].isStopped {
+            let id = CommandID(nextCommand)
+            nextCommand += 1
+            commands[id] = PendingCommand(control: nil, disk: nil, mirror: index)
+            deliver(.command(id, .stop), to: index)
+        }
+    }
+
+    private func finish() -> Bool {
+        sendAll()
+        for listener in listeners { listener.shut() }
+        controlListener?.shut()
+        for connection in connections { if let connection { close(connection) } }
+        for control in controls { if let control { shutControl(control, flush: true) } }
+        return true
+    }
+}

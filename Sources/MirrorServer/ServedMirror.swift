@@ -1,0 +1,144 @@
+internal import Bytes
+internal import Control
+internal import Foundation
+internal import MirrorCore
+internal import MirrorFormat
+internal import NBDProtocol
+internal import URing
+
+/// One running mirror with its disks.
+final class ServedMirror {
+    let index: Int
+    var mirror: Mirror
+    /// By plex index; nil: not open.
+    var disks: [Disk?]
+    /// The path that a plex was last seen under.
+    var paths: [String?]
+    /// Buffers of the resync.
+    let windows: BufferPool
+    let windowBuffers: [PooledBuffer]
+    /// What `plexus events` shows, oldest first.
+    var events: [EventRecord]
+    var isStopped = false
+    let export: ExportDescription
+
+    static let eventsKept = 4096
+
+    init(
+        index: Int, mirror: consuming Mirror, disks: [Disk?], events: [EventRecord], limits: Limits
+    ) throws(SystemError) {
+        self.index = index
+        self.disks = disks
+        self.events = events
+        paths = disks.map { $0?.path }
+        let bytes = Int(limits.resyncWindowBytes)
+        var pool = try BufferPool(capacityBytes: bytes * limits.resyncWindowsIdle, largestBytes: bytes)
+        windowBuffers = (0..<limits.resyncWindowsIdle).compactMap { _ in pool.take(bytes: bytes) }
+        windows = pool
+        let status = mirror.status()
+        export = ExportDescription(
+            name: status.record.name, summary: "Plexus mirror \(status.record.name)",
+            sizeBytes: status.record.dataBytes, isReadOnly: status.isReadOnly,
+            canFastZero: disks.allSatisfy { $0?.zeroesFast ?? true }, isRotational: false)
+        self.mirror = mirror
+    }
+
+    var name: String { export.name }
+
+    var zeroesFast: Bool { disks.allSatisfy { $0?.zeroesFast ?? true } }
+
+    func append(_ event: EventRecord) {
+        events.append(event)
+        if events.count > Self.eventsKept { events.removeFirst(events.count - Self.eventsKept) }
+    }
+
+    /// Who is meant by an index, a disk path or a plex UUID.
+    func plex(named text: String) -> PlexIndex? {
+        let record = mirror.record
+        if let number = Int(text), number >= 0, number < PlexSet.capacity {
+            return record[PlexIndex(number)].role == .absent ? nil : PlexIndex(number)
+        }
+        if let uuid = UUID128(text) { return record.index(of: PlexUUID(uuid)) }
+        guard let index = paths.firstIndex(of: text), record[PlexIndex(index)].role != .absent else { return nil }
+        return PlexIndex(index)
+    }
+
+    // MARK: reports
+
+    func report(clients: Int) -> StatusReport.Mirror {
+        let status = mirror.status()
+        var report = StatusReport.Mirror(
+            name: name, uuid: status.record.mirror.description, size: status.record.dataBytes,
+            state: isStopped ? "offline" : status.state.rawValue)
+        report.reason = withPaths(status.reason)
+        report.action = status.action
+        report.generation = status.record.generation.description
+        report.epoch = status.record.epoch
+        report.readOnly = status.isReadOnly
+        report.clients = clients
+        report.bitmap = StatusReport.Bitmap(
+            regionSize: status.record.regionBytes, regions: status.regions, dirty: status.dirtyRegions)
+        report.resync = status.resync.map {
+            StatusReport.Resync(
+                plex: $0.plex.map { Int($0.value) }, done: $0.done, total: $0.total,
+                bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason)
+        }
+        report.plexes = status.plexes.map { plexReport($0) }
+        return report
+    }
+
+    private func plexReport(_ plex: MirrorStatus.PlexStatus) -> StatusReport.Plex {
+        let index = Int(plex.index.value)
+        let disk = plex.isOpen ? disks[index] : nil
+        var report = StatusReport.Plex(
+            index: index, uuid: plex.member.uuid.description, disk: paths[index], state: plex.state,
+            reason: plex.reason.map { timed($0, plex.member.cause) }, io: disk.map { $0.isDirect ? "direct" : "buffered" },
+            readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
+            corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: 0)
+        report.atRisk = plex.isAtRisk
+        return report
+    }
+
+    private func timed(_ text: String, _ cause: FailureCause) -> String {
+        cause.time == 0 || cause.operation == .none ? text : "\(text), \(isoTime(cause.time))"
+    }
+
+    /// "plex 1 failed: ..." becomes "plex 1 (/srv/b.img) failed: ...".
+    private func withPaths(_ reason: String?) -> String? {
+        guard var reason else { return nil }
+        for (index, path) in paths.enumerated() {
+            guard let path else { continue }
+            reason = reason.replacingOccurrences(of: "plex \(index) ", with: "plex \(index) (\(path)) ")
+        }
+        return reason
+    }
+
+    func report(_ event: EventRecord) -> EventReport {
+        EventReport(
+            sequence: event.sequence, time: isoTime(event.time), code: event.code.text, mirror: name,
+            plex: event.plex.map { Int($0.value) }, offset: event.offset, length: event.length,
+            errno: event.errorNumber, generation: event.generation.description, epoch: event.epoch, text: event.text)
+    }
+}
+
+/// ISO 8601 with seconds, UTC.
+func isoTime(_ unixNanoseconds: UInt64) -> String {
+    Date(timeIntervalSince1970: Double(unixNanoseconds / 1_000_000_000)).ISO8601Format()
+}
+
+/// A mirror that was found but is not served, and why.
+struct RefusedMirror {
+    var name: String
+    var uuid: String
+    var size: UInt64
+    var state: String
+    var reason: String
+    var action: String
+
+    var report: StatusReport.Mirror {
+        var report = StatusReport.Mirror(name: name, uuid: uuid, size: size, state: state)
+        report.reason = reason
+        report.action = action
+        return report
+    }
+}

@@ -1,0 +1,136 @@
+internal import Control
+internal import Foundation
+internal import Glibc
+public import Logging
+internal import MirrorCore
+internal import MirrorFormat
+internal import URing
+
+/// The version that `--version` and `status --json` tell.
+public let plexusVersion = "0.1.0"
+
+/// What `plexus serve` was asked for.
+public struct ServerOptions: Sendable {
+    public var disks: [String] = []
+    /// Nil: the default path, unless a socket was handed over or only TCP is wanted.
+    public var socket: String?
+    public var listen: [String] = []
+    public var control: String?
+    public var defaultMirror: String?
+    public var allowDegraded = false
+    public var isReadOnly = false
+
+    public init() {}
+
+    /// `$XDG_RUNTIME_DIR/plexus/` or `/run/plexus/`.
+    public static var runtimeDirectory: String {
+        if let directory = ProcessInfo.processInfo.environment["XDG_RUNTIME_DIR"], !directory.isEmpty {
+            return "\(directory)/plexus"
+        }
+        return "/run/plexus"
+    }
+
+    public static var defaultSocket: String { "\(runtimeDirectory)/nbd.sock" }
+    public static var defaultControl: String { "\(runtimeDirectory)/control.sock" }
+}
+
+/// `plexus serve`.
+public enum Server {
+    /// Runs until it is stopped.
+    ///
+    /// - Parameter announce: called with a line for the user once everything answers.
+    /// - Returns: the exit code.
+    /// - Throws: `DiskError` when it can't start.
+    public static func run(_ options: ServerOptions, logger: Logger, announce: (String) -> Void) throws -> Int32 {
+        signal(SIGPIPE, SIG_IGN)
+        raiseFileLimit()
+        let handedOver = Listener.activated()
+        var openingOptions = Opening.Options()
+        openingOptions.allowDegraded = options.allowDegraded
+        openingOptions.isReadOnly = options.isReadOnly
+        let opening = try Opening.open(options.disks, openingOptions)
+        for warning in opening.warnings { logger.warning("\(warning)") }
+        for refused in opening.refused {
+            logger.error("mirror=\(refused.name) state=\(refused.state): \(refused.reason); \(refused.action)")
+        }
+        guard !opening.served.isEmpty else { throw nothingToServe(opening) }
+        if let name = options.defaultMirror, !opening.served.contains(where: { $0.name == name }) {
+            throw DiskError("--default \(name): no such mirror on these disks")
+        }
+        let listeners = try listen(options, handedOver)
+        let control: Listener?
+        do throws(DiskError) {
+            control = try controlSocket(options, isActivated: !handedOver.isEmpty, logger)
+        } catch {
+            for listener in listeners { listener.shut() }
+            throw error
+        }
+        let reactor = try Reactor(
+            opening: opening, listeners: listeners, controlListener: control, defaultName: options.defaultMirror,
+            isReadOnly: options.isReadOnly, logger: logger)
+        let isClean = reactor.run {
+            for line in addresses(reactor) { announce(line) }
+            notifySupervisor("READY=1")
+        }
+        return isClean ? 0 : 1
+    }
+
+    private static func nothingToServe(_ opening: Opening) -> DiskError {
+        var lines = opening.warnings
+        lines += opening.refused.map { "mirror \($0.name) is not started (\($0.state)): \($0.reason); \($0.action)" }
+        return DiskError(lines.isEmpty ? "no disk was named" : lines.joined(separator: "\n"))
+    }
+
+    private static func listen(_ options: ServerOptions, _ handedOver: [Listener]) throws(DiskError) -> [Listener] {
+        var listeners = handedOver
+        do throws(DiskError) {
+            for text in options.listen { listeners += try Listener.tcp(text) }
+            if let path = options.socket {
+                listeners.append(try Listener.unix(path))
+            } else if listeners.isEmpty {
+                listeners.append(try Listener.unix(ServerOptions.defaultSocket))
+            }
+        } catch {
+            for listener in listeners { listener.shut() }
+            throw error
+        }
+        return listeners
+    }
+
+    /// A server that libnbd or systemd started for one client does without, if the usual place is taken.
+    private static func controlSocket(
+        _ options: ServerOptions, isActivated: Bool, _ logger: Logger
+    ) throws(DiskError) -> Listener? {
+        if let path = options.control { return try Listener.unix(path) }
+        do throws(DiskError) {
+            return try Listener.unix(ServerOptions.defaultControl)
+        } catch {
+            guard isActivated else { throw error }
+            logger.warning("no control socket: \(error.description)")
+            return nil
+        }
+    }
+
+    private static func addresses(_ reactor: Reactor) -> [String] {
+        var lines: [String] = []
+        for served in reactor.mirrors {
+            let name = served.name.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? served.name
+            for listener in reactor.listeners {
+                if let path = listener.path {
+                    let absolute = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
+                    lines.append("\(served.name): nbd+unix:///\(name)?socket=\(absolute)")
+                } else if listener.isTCP, !listener.address.hasPrefix("fd ") {
+                    lines.append("\(served.name): nbd://\(listener.address)/\(name)")
+                }
+            }
+        }
+        return lines
+    }
+
+    private static func raiseFileLimit() {
+        var limit = rlimit()
+        guard unsafe getrlimit(__rlimit_resource_t(7), &limit) == 0 else { return }  // RLIMIT_NOFILE
+        limit.rlim_cur = min(limit.rlim_max, 65_536)
+        unsafe setrlimit(__rlimit_resource_t(7), &limit)
+    }
+}

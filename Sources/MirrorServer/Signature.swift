@@ -1,0 +1,34 @@
+internal import CLibBlkid
+internal import Glibc
+
+/// What foreign data a disk carries, as libblkid sees it.
+enum Signature {
+    /// Names the file system, partition table, RAID, LVM or ZFS member found; nil for a blank disk.
+    static func find(on disk: Disk) throws(DiskError) -> String? {
+        guard let probe = unsafe blkid_new_probe() else { throw DiskError("\(disk.path): libblkid has no memory") }
+        defer { unsafe blkid_free_probe(probe) }
+        // libblkid reads in pieces of its own; O_DIRECT would refuse them.
+        let file = unsafe Glibc.open(disk.path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { throw DiskError("\(disk.path): \(errorText(errno))") }
+        defer { close(file) }
+        guard unsafe blkid_probe_set_device(probe, file, 0, 0) == 0 else { return nil }
+        unsafe blkid_probe_enable_superblocks(probe, 1)
+        unsafe blkid_probe_enable_partitions(probe, 1)
+        let result = unsafe blkid_do_safeprobe(probe)
+        if result == -2 { return "several signatures that contradict each other" }
+        guard result == 0 else { return nil }
+        if let type = unsafe value("TYPE", probe) {
+            return "\(type)\(unsafe value("LABEL", probe).map { " (label \($0))" } ?? "")"
+        }
+        if let table = unsafe value("PTTYPE", probe) { return "a \(table) partition table" }
+        return nil
+    }
+
+    private static func value(_ name: String, _ probe: blkid_probe) -> String? {
+        var data: UnsafePointer<CChar>?
+        guard unsafe blkid_probe_lookup_value(probe, name, &data, nil) == 0, let data = unsafe data else {
+            return nil
+        }
+        return unsafe String(cString: data)
+    }
+}

@@ -1,0 +1,150 @@
+internal import CLibURing
+internal import Glibc
+
+/// An error number of the operating system, with the call that returned it.
+package struct SystemError: Error, CustomStringConvertible, Equatable {
+    package var number: Int32
+    package var call: String
+
+    package init(_ call: String, number: Int32) {
+        self.call = call
+        self.number = number
+    }
+
+    package var text: String { unsafe String(cString: strerror(number)) }
+    package var description: String { "\(call): \(text)" }
+}
+
+/// What io_uring reports for one operation.
+package struct Completion: BitwiseCopyable {
+    /// As given to the `prepare` call.
+    package var userData: UInt64
+    /// Bytes or events, or a negative error number.
+    package var result: Int32
+    /// More completions will come for the same operation (multishot poll).
+    package var hasMore: Bool
+}
+
+/// One io_uring with its queues; used from one thread.
+///
+/// `struct io_uring` is referenced by the kernel and must not move: it lives on the heap, owned by this value.
+/// Source: io_uring(7), liburing 2.3.
+@safe package struct Ring: ~Copyable {
+    private let ring: UnsafeMutablePointer<io_uring>
+    private let batch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
+    private static let batchSize: UInt32 = 256
+
+    /// - Parameter entries: length of the submission queue; more operations than that can be in flight.
+    package init(entries: UInt32) throws(SystemError) {
+        unsafe ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
+        unsafe ring.initialize(to: io_uring())
+        unsafe batch = UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>.allocate(
+            capacity: Int(Self.batchSize))
+        unsafe batch.initialize(repeating: nil, count: Int(Self.batchSize))
+        var parameters = io_uring_params()
+        parameters.flags = UInt32(IORING_SETUP_CQSIZE) | UInt32(IORING_SETUP_CLAMP)
+        parameters.cq_entries = entries * 4
+        let result = unsafe io_uring_queue_init_params(entries, ring, &parameters)
+        guard result == 0 else {
+            unsafe ring.deallocate()
+            unsafe batch.deallocate()
+            throw SystemError("io_uring_setup", number: -result)
+        }
+    }
+
+    deinit {
+        unsafe io_uring_queue_exit(ring)
+        unsafe ring.deallocate()
+        unsafe batch.deallocate()
+    }
+
+    /// A free submission entry; hands what is queued to the kernel first where the queue is full.
+    private func entry() -> UnsafeMutablePointer<io_uring_sqe> {
+        while true {
+            if let entry = unsafe io_uring_get_sqe(ring) { return unsafe entry }
+            _ = unsafe io_uring_submit(ring)
+        }
+    }
+
+    package func prepareRead(
+        _ file: Int32, into buffer: UnsafeMutableRawPointer, count: Int, offset: UInt64, userData: UInt64
+    ) {
+        let entry = unsafe entry()
+        unsafe io_uring_prep_read(entry, file, buffer, UInt32(count), offset)
+        unsafe entry.pointee.user_data = userData
+    }
+
+    /// - Parameter isDurable: with RWF_DSYNC.
+    package func prepareWrite(
+        _ file: Int32, from buffer: UnsafeRawPointer, count: Int, offset: UInt64, isDurable: Bool, userData: UInt64
+    ) {
+        let entry = unsafe entry()
+        unsafe io_uring_prep_write(entry, file, buffer, UInt32(count), offset)
+        if isDurable { unsafe entry.pointee.rw_flags = 2 }  // RWF_DSYNC, <linux/fs.h>
+        unsafe entry.pointee.user_data = userData
+    }
+
+    package func prepareDataSync(_ file: Int32, userData: UInt64) {
+        let entry = unsafe entry()
+        unsafe io_uring_prep_fsync(entry, file, UInt32(IORING_FSYNC_DATASYNC))
+        unsafe entry.pointee.user_data = userData
+    }
+
+    package func prepareAllocate(_ file: Int32, mode: Int32, offset: UInt64, length: UInt64, userData: UInt64) {
+        let entry = unsafe entry()
+        unsafe io_uring_prep_fallocate(entry, file, mode, off_t(offset), off_t(length))
+        unsafe entry.pointee.user_data = userData
+    }
+
+    /// Completes each time one of the poll(2) `events` becomes true anew; edge triggered.
+    package func preparePoll(_ file: Int32, events: UInt32, userData: UInt64) {
+        let entry = unsafe entry()
+        unsafe io_uring_prep_poll_multishot(entry, file, events)
+        unsafe entry.pointee.user_data = userData
+    }
+
+    package func preparePollOnce(_ file: Int32, events: UInt32, userData: UInt64) {
+        let entry = unsafe entry()
+        unsafe io_uring_prep_poll_add(entry, file, events)
+        unsafe entry.pointee.user_data = userData
+    }
+
+    /// Ends the poll that was prepared with `target` as its user data; it holds the file open otherwise.
+    package func preparePollRemoval(of target: UInt64, userData: UInt64) {
+        let entry = unsafe entry()
+        unsafe io_uring_prep_poll_remove(entry, target)
+        unsafe entry.pointee.user_data = userData
+    }
+
+    /// Hands everything prepared to the kernel and waits for a completion.
+    ///
+    /// - Parameter timeoutMilliseconds: 0: do not wait.
+    package func submitAndWait(timeoutMilliseconds: Int) {
+        if timeoutMilliseconds == 0 {
+            _ = unsafe io_uring_submit_and_get_events(ring)
+            return
+        }
+        var timeout = __kernel_timespec()
+        timeout.tv_sec = Int64(timeoutMilliseconds / 1000)
+        timeout.tv_nsec = Int64(timeoutMilliseconds % 1000) * 1_000_000
+        var first: UnsafeMutablePointer<io_uring_cqe>?
+        // Interrupted or timed out: both mean "look at the queue", which the caller does anyway.
+        _ = unsafe io_uring_submit_and_wait_timeout(ring, &first, 1, &timeout, nil)
+    }
+
+    /// Takes up to 256 completions and passes each to `body`.
+    ///
+    /// - Returns: how many there were.
+    package func reap(_ body: (Completion) -> Void) -> Int {
+        let count = unsafe io_uring_peek_batch_cqe(ring, batch, Self.batchSize)
+        for index in 0..<Int(count) {
+            guard let entry = unsafe batch[index] else { continue }
+            let completion = unsafe Completion(
+                userData: entry.pointee.user_data, result: entry.pointee.res,
+                hasMore: entry.pointee.flags & UInt32(1 << 1) != 0)  // IORING_CQE_F_MORE
+            body(completion)
+        }
+        unsafe io_uring_cq_advance(ring, count)
+        return Int(count)
+    }
+}

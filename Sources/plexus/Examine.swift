@@ -1,0 +1,41 @@
+import ArgumentParser
+import MirrorServer
+
+struct Examine: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show what lies on disks, without writing, locking or a server.",
+        discussion: "Several disks together also show whether they would start as a mirror.")
+
+    @Argument(help: "Files or block devices.")
+    var disks: [String]
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    func run() throws {
+        try reporting {
+            let report = Examination(disks: disks.map(absolute))
+            if json { print(try plexus.json(report)) } else { show(report) }
+            let errors = report.disks.compactMap(\.error)
+            if !errors.isEmpty {
+                for error in errors { printError(error) }
+                throw ExitCode(1)
+            }
+        }
+    }
+
+    private func show(_ report: Examination) {
+        for disk in report.disks where disk.error == nil {
+            let index = disk.index.map(String.init) ?? "?"
+            print("\(disk.disk): plex \(index) of mirror \(disk.name ?? "?") (\(disk.mirror ?? "?"))")
+            print("  plex \(disk.plex ?? "?"), role \(disk.role ?? "?"), \(disk.clean == true ? "clean" : "not clean")")
+            print("  generation \(disk.generation ?? "?"), epoch \(disk.epoch ?? 0), superblock \(disk.sequence ?? 0)")
+            print("  data \(disk.size ?? 0) bytes, disk \(disk.diskSize ?? 0) bytes, region \(disk.regionSize ?? 0) bytes")
+            print("  last written \(disk.updated ?? "?") by \(disk.host ?? "?"); \(disk.events) events")
+            if let parent = disk.parentMirror { print("  broken off mirror \(parent)") }
+            for member in disk.members { print("  knows plex \(member.index) \(member.plex): \(member.role)") }
+            for past in disk.history { print("  before \(past.ended): generation \(past.generation), ended by \(past.reason)") }
+        }
+        for verdict in report.verdicts { print("mirror \(verdict.name): \(verdict.verdict): \(verdict.text)") }
+    }
+}

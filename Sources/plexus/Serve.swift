@@ -1,0 +1,60 @@
+import ArgumentParser
+import Foundation
+import Logging
+import MirrorServer
+
+struct Serve: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Serve every mirror found on the disks, in the foreground.",
+        discussion: """
+            Prints the NBD URI of each mirror once it answers. SIGTERM, SIGINT or `plexus stop` end it in good
+            order: requests in flight are answered, everything is flushed and marked clean. Speaks the start-up
+            protocols of systemd (sockets handed over, readiness).
+            """)
+
+    @Argument(help: "The disks; of every mirror all that there are.")
+    var disks: [String] = []
+
+    @Option(help: "Unix socket for NBD clients. Default: \(ServerOptions.defaultSocket), unless a TCP address or a socket was given.")
+    var socket: String?
+
+    @Option(help: "HOST:PORT for NBD over TCP; may be repeated. A port alone means the loopback address.")
+    var listen: [String] = []
+
+    @Option(help: "Unix socket for plexus status and the other verbs. Default: \(ServerOptions.defaultControl).")
+    var control: String?
+
+    @Option(help: "A TOML file with the same settings.")
+    var config: String?
+
+    @Option(name: .customLong("default"), help: "The mirror that clients get who name none. With one mirror: that one.")
+    var defaultMirror: String?
+
+    @Flag(help: "Start although in-sync plexes are absent. They may hold newer data, and are rebuilt when they return.")
+    var degraded = false
+
+    @Flag(help: "Write nothing at all, on any disk.")
+    var readOnly = false
+
+    func run() throws {
+        try reporting {
+            var options = ServerOptions()
+            options.disks = disks
+            options.socket = socket
+            options.listen = listen
+            options.control = control
+            options.defaultMirror = defaultMirror
+            options.allowDegraded = degraded
+            options.isReadOnly = readOnly
+            if let config { try Configuration(path: config).complete(&options) }
+            guard !options.disks.isEmpty else { throw Failure("no disks named; usage: plexus serve DISK...") }
+            options.disks = options.disks.map(absolute)
+            let logger = Logger(label: "plexus", factory: { StreamLogHandler.standardError(label: $0) })
+            let code = try Server.run(options, logger: logger) { line in
+                print(line)
+                fflush(stdout)
+            }
+            if code != 0 { throw ExitCode(code) }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+import ArgumentParser
+import Control
+import Foundation
+
+struct Status: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show the mirrors of a running server.",
+        discussion: "Exit code: 0 all healthy, 1 degraded or rebuilding, 2 failed, split or suspended, 4 could not tell.")
+
+    @Argument(help: "Only this mirror.")
+    var name: String?
+
+    @Flag(name: .short, help: "One line when all is well.")
+    var x = false
+
+    @Flag(help: "Print JSON, version 1.")
+    var json = false
+
+    @Flag(help: "Show it again every second, until interrupted.")
+    var watch = false
+
+    @OptionGroup var control: ControlOptions
+
+    func run() throws {
+        try reporting(exitCode: 4) {
+            repeat {
+                let report = try fetchStatus(control, name)
+                if watch, isatty(1) == 1 { print("\u{1B}[H\u{1B}[2J", terminator: "") }
+                if json { print(try plexus.json(report, pretty: !watch)) } else { show(report) }
+                fflush(stdout)
+                if !watch {
+                    if report.exitCode != 0 { throw ExitCode(report.exitCode) }
+                    return
+                }
+                sleep(1)
+            } while true
+        }
+    }
+
+    private func show(_ report: StatusReport) {
+        if x, report.exitCode == 0 {
+            print(report.mirrors.count == 1 ? "mirror \(report.mirrors[0].name) is healthy" : "all \(report.mirrors.count) mirrors are healthy")
+            return
+        }
+        for mirror in report.mirrors where !x || mirror.state != "healthy" { print(StatusScreen(mirror).text) }
+    }
+}
+
+func fetchStatus(_ control: ControlOptions, _ name: String?) throws -> StatusReport {
+    let response = try control.perform(ControlRequest(.status, mirror: name))
+    guard let report = response.status else { throw Failure("the server's answer has no status") }
+    return report
+}
+
+/// One mirror for people: state, reason, action, a table of plexes, progress.
+struct StatusScreen {
+    let mirror: StatusReport.Mirror
+    private let isColoured = isatty(1) == 1
+
+    init(_ mirror: StatusReport.Mirror) { self.mirror = mirror }
+
+    var text: String {
+        var lines = [
+            "mirror \(mirror.name): \(coloured(mirror.state)), \(ByteSize.text(mirror.size)), \(mirror.clients) client(s)\(mirror.readOnly ? ", read-only" : "")"
+        ]
+        if let reason = mirror.reason { lines.append("  reason: \(reason)") }
+        if let action = mirror.action { lines.append("  action: \(action)") }
+        if let resync = mirror.resync { lines.append("  resync: \(progress(resync))") }
+        let width = max(4, mirror.plexes.map { ($0.disk ?? "-").count }.max() ?? 4)
+        lines.append("  plex  \(pad("disk", width))  state       i/o       errors r/w")
+        for plex in mirror.plexes {
+            let state = plex.state + (plex.atRisk ? ", at-risk" : "")
+            lines.append(
+                "  \(pad(String(plex.index), 4))  \(pad(plex.disk ?? "-", width))  \(pad(state, 10))  \(pad(plex.io ?? "-", 8))  \(plex.readErrors)/\(plex.writeErrors)"
+            )
+            if let reason = plex.reason { lines.append("        \(reason)") }
+        }
+        return lines.joined(separator: "\n")
+    }
+
+    private func pad(_ text: String, _ width: Int) -> String {
+        text + String(repeating: " ", count: max(0, width - text.count))
+    }
+
+    private func progress(_ resync: StatusReport.Resync) -> String {
+        let part = resync.total == 0 ? 1 : Double(resync.done) / Double(resync.total)
+        let filled = Int(part * 20)
+        let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: 20 - filled)
+        let eta = resync.etaSeconds.map { ", \($0) s left" } ?? ""
+        let target = resync.plex.map { " to plex \($0)" } ?? ""
+        let pace = resync.paused ? ", waiting" : ", \(ByteSize.text(resync.bytesPerSecond))/s\(eta)"
+        return "[\(bar)] \(Int(part * 100)) %\(target)\(pace); \(resync.reason)"
+    }
+
+    private func coloured(_ state: String) -> String {
+        guard isColoured else { return state }
+        let code =
+            switch state {
+            case "healthy": "32"
+            case "degraded", "rebuilding": "33"
+            default: "31"
+            }
+        return "\u{1B}[\(code)m\(state)\u{1B}[0m"
+    }
+}
