@@ -26,7 +26,7 @@ struct Events: ParsableCommand {
                 for event in response.events ?? [] {
                     print(json ? try plexus.json(event, pretty: false) : event.line)
                 }
-                fflush(stdout)
+                flushOutput()
                 return true
             }
         }

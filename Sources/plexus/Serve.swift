@@ -52,7 +52,7 @@ struct Serve: ParsableCommand {
             let logger = Logger(label: "plexus", factory: { StreamLogHandler.standardError(label: $0) })
             let code = try Server.run(options, logger: logger) { line in
                 print(line)
-                fflush(stdout)
+                flushOutput()
             }
             if code != 0 { throw ExitCode(code) }
         }

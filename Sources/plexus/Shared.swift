@@ -96,3 +96,6 @@ func reporting(exitCode: Int32 = 1, _ body: () throws -> Void) throws {
         throw ExitCode(exitCode)
     }
 }
+
+/// What was printed goes out now, also into a pipe.
+func flushOutput() { fflush(nil) }

@@ -27,7 +27,7 @@ struct Status: ParsableCommand {
                 let report = try fetchStatus(control, name)
                 if watch, isatty(1) == 1 { print("\u{1B}[H\u{1B}[2J", terminator: "") }
                 if json { print(try plexus.json(report, pretty: !watch)) } else { show(report) }
-                fflush(stdout)
+                flushOutput()
                 if !watch {
                     if report.exitCode != 0 { throw ExitCode(report.exitCode) }
                     return
