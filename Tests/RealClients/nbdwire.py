@@ -44,6 +44,7 @@ class Wire:
         self.socket.settimeout(DEADLINE_SECONDS)
         self.socket.connect(str(path))
         self.size = self.flags = None
+        self.reads: dict[int, list[tuple[int, int]]] = {}  # By cookie: offset and length of reads in flight.
         if greeting:
             magic, options, self.handshake_flags = struct.unpack(">8s8sH", self.receive(18))
             assert (magic, options) == (b"NBDMAGIC", b"IHAVEOPT"), (magic, options)
@@ -129,40 +130,59 @@ class Wire:
 
     def request(self, command: int, offset: int = 0, length: int = 0, flags: int = 0, payload: bytes = b"",
                 cookie: int = 0, magic: int = REQUEST_MAGIC):
+        if command == READ:
+            self.reads.setdefault(cookie, []).append((offset, length))
         self.send(struct.pack(">IHHQQI", magic, flags, command, cookie, offset, length) + payload)
 
-    def reply(self, read_bytes: int = 0) -> tuple[int, int, bytes]:
+    def reply(self) -> tuple[int, int, bytes]:
         """(error, cookie, data) of a simple reply, or of all chunks of a structured one."""
         magic, = struct.unpack(">I", self.receive(4))
         if magic == SIMPLE_REPLY_MAGIC:
             error, cookie = struct.unpack(">IQ", self.receive(12))
-            return error, cookie, self.receive(read_bytes) if read_bytes and not error else b""
-        error, data = 0, bytearray(read_bytes)
+            _, length = self._take_read(cookie)
+            return error, cookie, self.receive(length) if length and not error else b""
+        error, start, data, covered, first_cookie = 0, 0, bytearray(), 0, None
         while True:
             assert magic == CHUNK_MAGIC, hex(magic)
             flags, kind, cookie, length = struct.unpack(">HHQI", self.receive(16))
+            if first_cookie is None:
+                first_cookie = cookie
+                start, read_length = self._take_read(cookie)
+                data = bytearray(min(read_length, 64 * 1024 * 1024))
+            # Legal, but not sent by a server that answers a request from one place.
+            assert cookie == first_cookie, "chunks of two replies are interleaved"
             body = self.receive(length)
             if kind & 0x8000:
                 error, = struct.unpack_from(">I", body)
-            elif kind == 1:
+                assert error != 0, "an error chunk without an error"
+            elif kind in (1, 2):
                 offset, = struct.unpack_from(">Q", body)
-                data[:] = body[8:] if len(body) - 8 == read_bytes else data
+                size = len(body) - 8 if kind == 1 else struct.unpack_from(">I", body, 8)[0]
+                assert size > 0 and start <= offset and offset - start + size <= len(data), (offset, size)
+                if kind == 1:
+                    data[offset - start:offset - start + size] = body[8:]
+                covered += size
             if flags & 1:
+                assert error or covered == len(data), f"{covered} of {len(data)} bytes were sent"
                 return error, cookie, bytes(data)
             magic, = struct.unpack(">I", self.receive(4))
+
+    def _take_read(self, cookie: int) -> tuple[int, int]:
+        waiting = self.reads.get(cookie)
+        return waiting.pop(0) if waiting else (0, 0)
 
     def ask(self, command: int, offset: int = 0, length: int = 0, flags: int = 0, payload: bytes = b"",
             cookie: int = 0x1122334455667788) -> int:
         """One request, one answer: its error. The cookie must come back, and the error must be a legal one."""
         self.request(command, offset, length, flags, payload, cookie)
-        error, echoed, _ = self.reply(length if command == READ else 0)
+        error, echoed, _ = self.reply()
         assert echoed == cookie, hex(echoed)
         assert error in LEGAL_ERRORS, error
         return error
 
     def read(self, offset: int, length: int) -> bytes:
         self.request(READ, offset, length, cookie=1)
-        error, _, data = self.reply(length)
+        error, _, data = self.reply()
         assert error == 0, error
         return data
 
