@@ -346,6 +346,14 @@ class Server:
         """The plex on a disk, or None once it was broken off."""
         return next((plex for plex in self.mirror(name)["plexes"] if plex["disk"] == str(disk)), None)
 
+    def bring_back(self, disk: Path, name: str = "data"):
+        """What a user types for a plex that did not come back by itself after a restart."""
+        plex = self.plex_on(disk, name)
+        if plex and plex["state"] == "offline":
+            self.verb("online", name, plex["index"])
+        elif not plex or plex["state"] not in ("in-sync", "rebuilding"):
+            self.verb("join", name, disk)
+
     def events(self, name: str = "data") -> list[dict]:
         """The event log: one JSON object per line, or one document with a list of them."""
         text = self.verb("events", name, "--json").stdout

@@ -95,8 +95,7 @@ class FailingDisk(Case):
         again = self.serve((self.good, self.leg.file), label="again")
         mirror = again.mirror()
         self.assertIn(mirror["state"], ("degraded", "rebuilding", "healthy"))
-        if again.plex_on(self.leg.file)["state"] not in ("in-sync", "rebuilding"):
-            again.verb("join", "data", self.leg.file)
+        again.bring_back(self.leg.file)
         size = again.wait_healthy()["size"]
         again.stop()
         self.assert_identical(size, self.good, self.leg.image)
@@ -200,8 +199,7 @@ class Killed(Case):
             self.check_reads(alone)
             alone.stop()
             both = self.serve(self.disks, label=f"both{lost}")
-            if both.plex_on(self.disks[lost])["state"] not in ("in-sync", "rebuilding"):
-                both.verb("join", "data", self.disks[lost])
+            both.bring_back(self.disks[lost])
             both.wait_healthy()
             self.check_reads(both)
             both.stop()
@@ -221,13 +219,11 @@ class Killed(Case):
         server.verb("offline", "data", 1)
         self.run_until_killed(server, 2000)
         server = self.serve(self.disks, label="again")
-        if server.plex_on(self.disks[1])["state"] == "offline":
-            server.verb("online", "data", 1)
+        server.bring_back(self.disks[1])
         server.kill()
         server = self.serve(self.disks, label="third")
         self.check_reads(server)
-        if server.plex_on(self.disks[1])["state"] not in ("in-sync", "rebuilding"):
-            server.verb("online", "data", 1)
+        server.bring_back(self.disks[1])
         server.wait_healthy()
         self.check_reads(server)
         self.assert_clean_end(server)
