@@ -458,7 +458,8 @@ class FioLoad:
         self._thread.join()
 
     def check(self):
-        self.case.assertIsNone(self.failure, self.failure)
+        if self.failure:
+            self.case.fail(self.failure)
 
     def wait_rounds(self, count: int = 1):
         """Until `count` rounds that start from now on are done (the one under way does not count)."""
@@ -486,7 +487,10 @@ def fio(case: Case, uri: str, *options, size: str = "32m", jobs: int = 1, seed: 
             defaults.pop("bs", None)
         defaults[key] = value
     argv = [f"--{key}={value}" if value != "" else f"--{key}" for key, value in defaults.items()]
-    done = case.call("fio", *argv, cwd=case.dir)
+    done = case.call("fio", *argv, cwd=case.dir, code=None)
+    if done.returncode != 0:  # Without the report of 300 lines.
+        complaints = [line for line in done.stdout.splitlines() if line.startswith(("fio:", "verify:"))]
+        case.fail("\n".join([f"exit code {done.returncode}: fio {' '.join(argv)}", *complaints, done.stderr]))
     # fio may print warnings before the document.
     report = json.loads(done.stdout[done.stdout.index("{"):])
     case.assertEqual(len(report["jobs"]), jobs)
