@@ -91,11 +91,14 @@ public struct EventReport: Codable, Sendable {
         try container.encode(text, forKey: .text)
     }
 
-    /// One line for people and for the journal.
-    public var line: String {
+    /// One line for people.
+    public var line: String { "\(time) \(journalLine)" }
+
+    /// The same without the time, which the journal has of its own.
+    public var journalLine: String {
         let place = plex.map { " plex=\($0)" } ?? ""
         let range = length > 0 || offset > 0 ? " offset=\(offset) length=\(length)" : ""
         let error = errno != 0 ? " errno=\(errno)" : ""
-        return "\(time) \(code) mirror=\(mirror)\(place)\(range)\(error) epoch=\(epoch): \(text)"
+        return "\(code) mirror=\(mirror)\(place)\(range)\(error) epoch=\(epoch): \(text)"
     }
 }

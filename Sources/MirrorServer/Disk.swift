@@ -8,7 +8,12 @@ internal import URing
 /// Something is wrong with a disk, in words for its owner: which disk, what, what to do.
 package struct DiskError: Error, CustomStringConvertible {
     package var description: String
-    package init(_ description: String) { self.description = description }
+    /// Somebody else works with the disk: going on without it would split the mirror.
+    package var isInUse = false
+    package init(_ description: String, isInUse: Bool = false) {
+        self.description = description
+        self.isInUse = isInUse
+    }
 }
 
 /// An open, locked file or block device that carries a plex.
@@ -28,6 +33,19 @@ struct Disk {
     struct Identity: Hashable {
         var device: UInt64
         var inode: UInt64
+
+        init(_ information: stat) {
+            let isBlockDevice = information.st_mode & S_IFMT == S_IFBLK
+            device = isBlockDevice ? UInt64(information.st_rdev) : UInt64(information.st_dev)
+            inode = isBlockDevice ? 0 : UInt64(information.st_ino)
+        }
+    }
+
+    /// Of whatever lies at the path; nil if nothing does.
+    static func identity(of path: String) -> Identity? {
+        var information = stat()
+        guard unsafe stat(path, &information) == 0 else { return nil }
+        return Identity(information)
     }
 
     enum Access {
@@ -87,10 +105,7 @@ struct Disk {
         return Disk(
             path: path, file: file, bytes: UInt64(size), isBlockDevice: isBlockDevice, isDirect: isDirect,
             honoursDataSync: isBlockDevice || isKnown,
-            identity: Identity(
-                device: isBlockDevice ? UInt64(information.st_rdev) : UInt64(information.st_dev),
-                inode: isBlockDevice ? 0 : UInt64(information.st_ino)),
-            canPunch: true, canZeroRange: true)
+            identity: Identity(information), canPunch: true, canZeroRange: true)
     }
 
     /// ext2/3/4, xfs, btrfs, tmpfs, f2fs: their write path honours RWF_DSYNC. Others, FUSE and network file
@@ -105,7 +120,7 @@ struct Disk {
         let setLock: Int32 = 37  // F_OFD_SETLK, <fcntl.h>
         if unsafe fcntl(file, setLock, &lock) != 0 {
             if errno == EAGAIN || errno == EACCES {
-                throw DiskError("\(path): is in use by another server; stop that one first (plexus stop)")
+                throw DiskError("\(path): is in use by another server; stop that one first (plexus stop)", isInUse: true)
             }
             throw DiskError("\(path): can't be locked: \(errorText(errno))")
         }
@@ -113,7 +128,7 @@ struct Disk {
         // O_EXCL on a block device fails while it is mounted or claimed by the kernel.
         let claim = unsafe Glibc.open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
         if claim < 0, errno == EBUSY {
-            throw DiskError("\(path): is in use by the kernel (mounted, or part of another array); free it first")
+            throw DiskError("\(path): is in use by the kernel (mounted, or part of another array); free it first", isInUse: true)
         }
         if claim >= 0 { close(claim) }
     }
@@ -181,6 +196,23 @@ struct Disk {
 #else
     private let directFlag: Int32 = 0o40000
 #endif
+
+extension Disk {
+    /// Two paths may lead to one disk (links, device aliases); a mirror on it would be none.
+    static func checkDistinct(_ paths: [String]) throws(DiskError) {
+        var seen: [Identity: String] = [:]
+        for path in paths {
+            guard let identity = identity(of: path) else { continue }
+            if let other = seen[identity] {
+                throw DiskError(
+                    other == path
+                        ? "\(path): is named twice; name each disk once"
+                        : "\(path): is the same disk as \(other); name each disk once")
+            }
+            seen[identity] = path
+        }
+    }
+}
 
 func errorText(_ number: Int32) -> String { unsafe String(cString: strerror(number)) }
 

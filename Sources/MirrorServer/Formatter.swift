@@ -48,14 +48,14 @@ package struct MirrorFormatter {
         try checkName()
         guard disks.count >= 2 else { throw DiskError("a mirror needs at least two disks") }
         guard disks.count <= PlexSet.capacity else { throw DiskError("a mirror has at most \(PlexSet.capacity) plexes") }
+        try Disk.checkDistinct(disks)
+        guard Set(disks).count == disks.count else { throw DiskError("a disk is named twice") }
         let existing = disks.filter { unsafe access($0, F_OK) == 0 }
         var open: [String: Disk] = [:]
         defer { for disk in open.values { disk.shut() } }
         for path in existing {
-            if open[path] != nil { throw DiskError("\(path): is named twice") }
             open[path] = try Disk.open(path, .readWrite)
         }
-        try checkDistinct(open)
         let overwritten = try checkContents(open)
         let dataBytes = try chooseSize(open)
         let plans = try plan(open, dataBytes: dataBytes, overwritten: overwritten)
@@ -72,24 +72,27 @@ package struct MirrorFormatter {
 
     private func checkName() throws(DiskError) {
         let bytes = name.utf8.count
-        guard bytes > 0, bytes <= Superblock.maximumNameBytes, ExportDescription.accepts(name: name),
-            !name.contains(where: { $0 == "/" || $0.isWhitespace || $0.isNewline })
+        let isPlain = name.unicodeScalars.allSatisfy { $0.value >= 32 && $0.value != 127 && $0 != "/" }
+        guard bytes > 0, bytes <= Superblock.maximumNameBytes, isPlain, name.first != " ", name.last != " ",
+            ExportDescription.accepts(name: name)
         else {
             throw DiskError(
-                "\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, no white space and no slash")
+                "\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, no slash and no control characters"
+            )
         }
+        if let regionBytes, regionBytes.nonzeroBitCount != 1 || regionBytes < Layout.minimumRegionBytes
+            || regionBytes > Layout.maximumRegionBytes
+        {
+            throw DiskError(Self.regionText(regionBytes))
+        }
+        for path in disks where unsafe access(path, F_OK) != 0 { try checkParent(of: path) }
     }
 
-    private func checkDistinct(_ open: [String: Disk]) throws(DiskError) {
-        var seen: [Disk.Identity: String] = [:]
-        for path in open.keys.sorted() {
-            guard let disk = open[path] else { continue }
-            if let other = seen[disk.identity] {
-                throw DiskError("\(path): is the same disk as \(other); a mirror needs different ones")
-            }
-            seen[disk.identity] = path
+    private func checkParent(of path: String) throws(DiskError) {
+        let parent = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+        guard unsafe access(parent.isEmpty ? "/" : parent, W_OK) == 0 else {
+            throw DiskError("\(path): can't be created: \(errorText(errno))")
         }
-        guard Set(disks).count == disks.count else { throw DiskError("a disk is named twice") }
     }
 
     /// What `--force` would destroy, by path; refused without it.
@@ -195,9 +198,13 @@ package struct MirrorFormatter {
                 defer { close(file) }
                 // Full length, and the tail allocated: metadata must never meet ENOSPC.
                 let tail = plan.areas.map(\.offset).min() ?? plan.dataBytes
-                guard ftruncate(file, off_t(plan.diskBytes)) == 0,
-                    posix_fallocate(file, off_t(tail), off_t(plan.diskBytes - tail)) == 0
-                else { throw DiskError("\(plan.path): can't get its space: \(errorText(errno))") }
+                guard ftruncate(file, off_t(plan.diskBytes)) == 0 else {
+                    throw DiskError("\(plan.path): can't get its size: \(errorText(errno))")
+                }
+                let number = posix_fallocate(file, off_t(tail), off_t(plan.diskBytes - tail))
+                guard number == 0 else {
+                    throw DiskError("\(plan.path): can't get space for its metadata: \(errorText(number))")
+                }
                 open[plan.path] = try Disk.open(plan.path, .readWrite)
             }
         } catch {

@@ -50,11 +50,13 @@ struct Listener {
         return Listener(file: file, isTCP: false, path: path, address: path)
     }
 
+    /// The default directory is ours to make; any other is the user's.
     private static func makeParent(_ path: String) throws(DiskError) {
-        let parent = (path as NSString).deletingLastPathComponent
-        guard !parent.isEmpty, unsafe access(parent, F_OK) != 0 else { return }
+        let parent = ServerOptions.runtimeDirectory
+        guard path.hasPrefix(parent + "/"), unsafe access(parent, F_OK) != 0 else { return }
         guard unsafe mkdir(parent, 0o700) == 0 || errno == EEXIST else {
-            throw DiskError("\(parent): can't be created for the socket: \(errorText(errno)); another path: --socket, --control")
+            throw DiskError(
+                "\(parent): can't be created for the socket: \(errorText(errno)); another path: --socket, --control")
         }
     }
 

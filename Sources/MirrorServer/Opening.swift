@@ -24,16 +24,11 @@ struct Opening {
     static func open(_ paths: [String], _ options: Options) throws(DiskError) -> Opening {
         var opening = Opening()
         var candidates: [Candidate] = []
-        var identities: [Disk.Identity: String] = [:]
+        try Disk.checkDistinct(paths)
         do throws(DiskError) {
             for path in paths {
                 do throws(DiskError) {
                     let disk = try Disk.open(path, options.isReadOnly ? .readOnly : .readWrite)
-                    if let other = identities[disk.identity] {
-                        disk.shut()
-                        throw DiskError("\(path): is the same disk as \(other); name each disk once")
-                    }
-                    identities[disk.identity] = path
                     do throws(DiskError) {
                         candidates.append(Candidate(disk: disk, superblock: try disk.superblock()))
                     } catch {
@@ -41,9 +36,7 @@ struct Opening {
                         throw error
                     }
                 } catch {
-                    if error.description.contains("is the same disk as") || error.description.contains("in use by") {
-                        throw error
-                    }
+                    if error.isInUse { throw error }
                     opening.warnings.append(error.description)
                 }
             }

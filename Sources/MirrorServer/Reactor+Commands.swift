@@ -75,15 +75,15 @@ extension Reactor {
             guard let pending = commands.removeValue(forKey: id) else { continue }
             var response = ControlResponse()
             switch answer {
-            case .done(let text): response.message = text
+            case .done(let text): response.message = served.withPaths(text)
             case .refused(let text):
-                response.error = text
+                response.error = served.withPaths(text)
                 // The core did not take the disk over.
                 if let (disk, plex) = pending.disk {
                     if served.disks[Int(plex.value)]?.file == disk.file { served.disks[Int(plex.value)] = nil }
                     disk.shut()
                 }
-            case .failed(let text): response.error = text
+            case .failed(let text): response.error = served.withPaths(text)
             }
             if let index = pending.control, let control = controls[index] { respond(response, to: control) }
         }

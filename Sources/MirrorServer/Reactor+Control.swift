@@ -165,7 +165,7 @@ extension Reactor {
         for event in served.mirror.takeEvents() {
             served.append(event)
             let report = served.report(event)
-            logger.info("\(report.line)")
+            logger.info("\(report.journalLine)")
             for case let control? in controls
             where control.isFollowing && (control.followed == nil || control.followed == served.name) {
                 var response = ControlResponse(isLast: false)

@@ -70,7 +70,7 @@ final class ServedMirror {
         var report = StatusReport.Mirror(
             name: name, uuid: status.record.mirror.description, size: status.record.dataBytes,
             state: isStopped ? "offline" : status.state.rawValue)
-        report.reason = withPaths(status.reason)
+        report.reason = status.reason.map { withPaths($0) }
         report.action = status.action
         report.generation = status.record.generation.description
         report.epoch = status.record.epoch
@@ -104,8 +104,8 @@ final class ServedMirror {
     }
 
     /// "plex 1 failed: ..." becomes "plex 1 (/srv/b.img) failed: ...".
-    private func withPaths(_ reason: String?) -> String? {
-        guard var reason else { return nil }
+    func withPaths(_ text: String) -> String {
+        var reason = text
         for (index, path) in paths.enumerated() {
             guard let path else { continue }
             reason = reason.replacingOccurrences(of: "plex \(index) ", with: "plex \(index) (\(path)) ")

@@ -49,7 +49,7 @@ struct Serve: ParsableCommand {
             if let config { try Configuration(path: config).complete(&options) }
             guard !options.disks.isEmpty else { throw Failure("no disks named; usage: plexus serve DISK...") }
             options.disks = options.disks.map(absolute)
-            let logger = Logger(label: "plexus", factory: { StreamLogHandler.standardError(label: $0) })
+            let logger = Logger(label: "plexus", factory: { _ in LineLogHandler() })
             let code = try Server.run(options, logger: logger) { line in
                 print(line)
                 flushOutput()
