@@ -175,7 +175,7 @@ class Create(Refusals):
         if self.call("mount", "-t", "tmpfs", "-o", "size=256k", "plexus-test", tiny, code=None).returncode != 0:
             self.skipTest("cannot mount a tmpfs")
         a, b = self.disk("a.img", SIZE), tiny / "b.img"
-        self.refuse("create", "data", a, b, "--size", "48M", names=(b,), says=("space",))
+        self.refuse("create", "data", a, b, "--size", "32M", names=(b,), says=("space",))
         self.assertEqual(os.listdir(tiny), [], "a half-made disk is left behind")
         # The other disk must not be left as half a mirror: it can be used at once.
         self.plexus("create", "data", a, self.disk("c.img", SIZE))
@@ -468,8 +468,8 @@ class Verbs(Refusals):
             return codes if "RESYNC_FINISHED" in codes[codes.index("JOINED"):] else None
         codes = wait_until(finished, "the event of the finished resync")
         # Disks that existed are made equal when first served: that resync comes before the story.
-        codes = codes[codes.index("BROKEN_OFF"):]
-        story = [codes.index(code) for code in ("BROKEN_OFF", "JOINED", "RESYNC_STARTED", "RESYNC_FINISHED")]
+        told = codes[codes.index("BROKEN_OFF"):]
+        story = [told.index(code) for code in ("BROKEN_OFF", "JOINED", "RESYNC_STARTED", "RESYNC_FINISHED")]
         self.assertEqual(story, sorted(story), codes)
         for event in self.server.events():
             self.assertTrue(event["time"])

@@ -70,7 +70,7 @@ class Quickstart(Case):
         self.assertIn(uri, second.stdout)
         self.assertIn("has one", self.quickstart(demo, "--check", code=1).stderr)
         # The commands that it prints work as they are.
-        commands = [line.strip() for line in first.stdout.splitlines() if line.strip().startswith(str(binary()))]
+        commands = [line.strip() for line in first.stdout.splitlines() if re.match(r"\s*\S*/plexus (status|break|join|stop)\b", line)]
         self.assertEqual([command.split()[1] for command in commands], ["status", "break", "join", "stop"])
         pid = int((demo / "plexus.pid").read_text())
         for command in commands:
