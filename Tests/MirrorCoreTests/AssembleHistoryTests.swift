@@ -12,7 +12,7 @@ private struct History {
 
     init(plexes: Int, seed: UInt64) {
         random = XorShift(seed: seed)
-        let start = record(Array(repeating: .inSync, count: plexes))
+        let start = freshRecord(Array(repeating: .inSync, count: plexes))
         for plex in 0..<plexes { disks[plex] = start }
     }
 
@@ -100,13 +100,13 @@ private struct History {
         for seed in UInt64(1)...200 {
             var history = History(plexes: 2, seed: seed &* 0x7654_3211)
             for plex in 0...1 {
-                let alone = [try found(plex, record())]
+                let alone = [try found(plex, freshRecord())]
                 history.run(try #require(assemble(alone, options: options).assembly))
             }
             // A side that crashed before its first record was durable has promised nothing.
             guard history.disks.values.allSatisfy({ $0.generation != era(1) }) else { continue }
             for order in [[0, 1], [1, 0]] {
-                let both = try order.map { try found($0, history.disks[$0] ?? record()) }
+                let both = try order.map { try found($0, history.disks[$0] ?? freshRecord()) }
                 guard case .split(_, related: true) = assemble(both, options: options).refusal else {
                     Issue.record("seed \(seed)")
                     return

@@ -31,7 +31,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
 
 @Suite struct AssembleTests {
     @Test func equalPairIsCurrent() throws {
-        let verdict = judge([try found(0, record()), try found(1, record())])
+        let verdict = judge([try found(0, freshRecord()), try found(1, freshRecord())])
         let assembly = try #require(verdict.assembly)
         #expect(sets(assembly) == [set(0, 1), .empty, .empty, .empty])
         #expect(assembly.found.mapValues(\.disk) == [PlexIndex(0): 0, PlexIndex(1): 1])
@@ -40,8 +40,8 @@ private func normalised(_ refusal: Refusal) -> Refusal {
 
     @Test func missingPlexIsNamedAndAllowedOnlyWhenAskedFor() throws {
         for present in 0...1 {
-            let plexes = [try found(present, record())]
-            let expected = Refusal.incomplete(missing: set(1 - present), present: set(present), record: record())
+            let plexes = [try found(present, freshRecord())]
+            let expected = Refusal.incomplete(missing: set(1 - present), present: set(present), record: freshRecord())
             #expect(judge(plexes).refusal == expected)
             for (degraded, readOnly) in [(true, false), (false, true)] {
                 let assembly = try #require(judge(plexes, allowDegraded: degraded, isReadOnly: readOnly).assembly)
@@ -51,30 +51,30 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     }
 
     @Test func plexThatWentOnAloneStartsAloneUnasked() throws {
-        let alone = record().next(2, roles: [1: .failed])
+        let alone = freshRecord().next(2, roles: [1: .failed])
         let assembly = try #require(judge([try found(0, alone)]).assembly)
         #expect(sets(assembly) == [set(0), .empty, .empty, .empty])
     }
 
     @Test func ancestorThatWasExpelledIsNotUsed() throws {
-        let alone = record().next(2, roles: [1: .failed])
-        let assembly = try #require(judge([try found(0, alone), try found(1, record())]).assembly)
+        let alone = freshRecord().next(2, roles: [1: .failed])
+        let assembly = try #require(judge([try found(0, alone), try found(1, freshRecord())]).assembly)
         #expect(sets(assembly) == [set(0), .empty, .empty, .empty])
         #expect(assembly.record == alone && assembly.participants == set(0))
     }
 
     @Test func ancestorWithAHigherEpochIsStillAnAncestor() throws {
         // Its last record was written just before it was expelled, and nobody else got it.
-        let alone = record().next(2, roles: [1: .failed])
-        let late = record().changed { $0.epoch = 40 }
+        let alone = freshRecord().next(2, roles: [1: .failed])
+        let late = freshRecord().changed { $0.epoch = 40 }
         let assembly = try #require(judge([try found(0, alone), try found(1, late)]).assembly)
         #expect(assembly.current == set(0) && assembly.record == alone)
     }
 
     @Test func plexOneEpochBehindInTheSameEraIsRebuilt() throws {
-        let ahead = record().changed { $0.epoch += 1 }
+        let ahead = freshRecord().changed { $0.epoch += 1 }
         for (older, newer) in [(0, 1), (1, 0)] {
-            let assembly = try #require(judge([try found(older, record()), try found(newer, ahead)]).assembly)
+            let assembly = try #require(judge([try found(older, freshRecord()), try found(newer, ahead)]).assembly)
             #expect(sets(assembly) == [set(newer), set(older), .empty, .empty])
             #expect(assembly.participants == set(0, 1))
         }
@@ -82,7 +82,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
 
     @Test func plexListedInSyncThatDidNotReachTheNewEraIsRebuilt() throws {
         // Power failed while the expulsion of plex 2 was being recorded: plex 1 has not got it yet.
-        let three = record([.inSync, .inSync, .inSync])
+        let three = freshRecord([.inSync, .inSync, .inSync])
         let ahead = three.next(2, roles: [2: .failed])
         let assembly = try #require(
             judge([try found(0, ahead), try found(1, three), try found(2, three)]).assembly)
@@ -90,8 +90,8 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     }
 
     @Test func eachSideWentOnAloneIsSplitBrain() throws {
-        let left = record().next(2, roles: [1: .failed]).changed { $0.updatedTime = 20 }
-        let right = record().next(3, roles: [0: .failed]).changed { $0.updatedTime = 30 }
+        let left = freshRecord().next(2, roles: [1: .failed]).changed { $0.updatedTime = 20 }
+        let right = freshRecord().next(3, roles: [0: .failed]).changed { $0.updatedTime = 30 }
         let refusal = try #require(judge([try found(0, left), try found(1, right)]).refusal)
         guard case .split(let sides, let related) = refusal else {
             Issue.record("\(refusal)")
@@ -104,8 +104,8 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     }
 
     @Test func splitBrainIsFoundHoweverFarEachSideWent() throws {
-        var left = record()
-        var right = record()
+        var left = freshRecord()
+        var right = freshRecord()
         for step in UInt64(0)..<12 {
             left = left.next(100 + step, roles: [1: .failed])
             if step % 3 == 0 { right = right.next(200 + step, roles: [0: .failed]) }
@@ -121,7 +121,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     }
 
     @Test func thirdPlexJoinsTheSideItAgreesWith() throws {
-        let three = record([.inSync, .inSync, .inSync])
+        let three = freshRecord([.inSync, .inSync, .inSync])
         let left = three.next(2, roles: [1: .failed])
         let right = three.next(3, roles: [0: .failed, 2: .failed])
         let refusal = judge([try found(0, left), try found(1, right), try found(2, left)]).refusal
@@ -133,33 +133,33 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     }
 
     @Test func sameEpochWithAnotherStoryIsSplitBrain() throws {
-        let other = record().changed { $0[PlexIndex(1)].readErrors = 7 }
-        guard case .split = judge([try found(0, record()), try found(1, other)]).refusal else {
+        let other = freshRecord().changed { $0[PlexIndex(1)].readErrors = 7 }
+        guard case .split = judge([try found(0, freshRecord()), try found(1, other)]).refusal else {
             Issue.record("a fork was accepted")
             return
         }
     }
 
     @Test func superblocksWithoutACommonAncestorAreUnrelated() throws {
-        let other = record().changed { $0.generation = era(99) }
-        guard case .split(_, related: false) = judge([try found(0, record()), try found(1, other)]).refusal else {
+        let other = freshRecord().changed { $0.generation = era(99) }
+        guard case .split(_, related: false) = judge([try found(0, freshRecord()), try found(1, other)]).refusal else {
             Issue.record("strangers were accepted")
             return
         }
     }
 
     @Test func clonedPlexIsRefusedWithBothDisksNamed() throws {
-        let refusal = judge([try found(0, record()), try found(1, record()), try found(0, record(), disk: 7)]).refusal
+        let refusal = judge([try found(0, freshRecord()), try found(1, freshRecord()), try found(0, freshRecord(), disk: 7)]).refusal
         #expect(refusal == .clonedPlex(plexUUID(0), disks: [0, 7]))
         // However old the clone is.
         let old = judge([
-            try found(0, record().next(2, roles: [1: .failed])), try found(0, record(), disk: 3),
+            try found(0, freshRecord().next(2, roles: [1: .failed])), try found(0, freshRecord(), disk: 3),
         ]).refusal
         #expect(old == .clonedPlex(plexUUID(0), disks: [0, 3]))
     }
 
     @Test func recoveringPlexAloneIsNotCurrent() throws {
-        let rebuilding = record([.inSync, .recovering])
+        let rebuilding = freshRecord([.inSync, .recovering])
         for allowDegraded in [false, true] {
             #expect(
                 judge([try found(1, rebuilding)], allowDegraded: allowDegraded).refusal
@@ -171,7 +171,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
 
     @Test(arguments: [.failed, .offline, .brokenOff, .stale] as [Role])
     func plexThatIsOutOfTheSetIsNotUsed(role: Role) throws {
-        let record = record([.inSync, role])
+        let record = freshRecord([.inSync, role])
         let assembly = try #require(judge([try found(0, record), try found(1, record)]).assembly)
         #expect(sets(assembly) == [set(0), .empty, .empty, .empty] && assembly.participants == set(0))
         #expect(assembly.found.count == 2)
@@ -179,15 +179,15 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     }
 
     @Test func forgottenPlexThatComesBackIsNotFound() throws {
-        let alone = record().changed { $0[PlexIndex(1)] = .absent }.next(2, because: .removed)
-        let assembly = try #require(judge([try found(0, alone), try found(1, record())]).assembly)
+        let alone = freshRecord().changed { $0[PlexIndex(1)] = .absent }.next(2, because: .removed)
+        let assembly = try #require(judge([try found(0, alone), try found(1, freshRecord())]).assembly)
         #expect(sets(assembly) == [set(0), .empty, .empty, .empty] && assembly.found.count == 1)
     }
 
     @Test func unknownReadOnlyFeatureAllowsReadingOnly() throws {
-        var marked = try found(1, record())
+        var marked = try found(1, freshRecord())
         marked.superblock.mustStayReadOnly = true
-        let plexes = [try found(0, record()), marked]
+        let plexes = [try found(0, freshRecord()), marked]
         #expect(judge(plexes, allowDegraded: true).refusal == .mustStayReadOnly(disks: [1]))
         #expect(judge(plexes, isReadOnly: true).assembly?.current == set(0, 1))
     }

@@ -19,7 +19,7 @@ func era(_ number: UInt64) -> Generation { Generation(UUID128(high: 0x6E6E, low:
 func plexUUID(_ number: Int) -> PlexUUID { PlexUUID(UUID128(high: 0x9C9C, low: UInt64(number))) }
 
 /// A mirror just created: generation 1, epoch 1, clean, one member per role.
-func record(_ roles: [Role] = [.inSync, .inSync]) -> Record {
+func freshRecord(_ roles: [Role] = [.inSync, .inSync]) -> Record {
     Record(
         mirror: MirrorUUID(UUID128(high: 0x3333, low: 0x3333)), name: "m", dataBytes: Disk.dataBytes,
         regionBytes: 1 << 20, generation: era(1),
