@@ -73,7 +73,8 @@ package struct Layout: Sendable, Equatable {
             let dataBytes = blocks * blockBytes
             let region = regionBytes ?? defaultRegion(forData: dataBytes)
             guard isRegion(region) else { return false }
-            return neededBytes(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes).map { $0 <= usable } ?? false
+            return neededBytes(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes).map { $0 <= usable }
+                ?? false
         }
         // More data needs more private bytes, so bisect; 52 steps for 2^64 bytes. Where the default region
         // doubles the need falls by some pages: even there one block more than the result does not fit.
