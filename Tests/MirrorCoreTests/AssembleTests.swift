@@ -26,7 +26,12 @@ private func sets(_ assembly: Assembly) -> [PlexSet] {
 private func normalised(_ refusal: Refusal) -> Refusal {
     guard case .split(let sides, let related) = refusal else { return refusal }
     let sorted = sides.sorted { $0.generation.bits < $1.generation.bits }
-    return .split(sides: sorted.map { var side = $0; side.disks.sort(); return side }, related: related)
+    return .split(
+        sides: sorted.map {
+            var side = $0
+            side.disks.sort()
+            return side
+        }, related: related)
 }
 
 @Suite struct AssembleTests {
@@ -149,7 +154,9 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     }
 
     @Test func clonedPlexIsRefusedWithBothDisksNamed() throws {
-        let refusal = judge([try found(0, freshRecord()), try found(1, freshRecord()), try found(0, freshRecord(), disk: 7)]).refusal
+        let refusal = judge([
+            try found(0, freshRecord()), try found(1, freshRecord()), try found(0, freshRecord(), disk: 7),
+        ]).refusal
         #expect(refusal == .clonedPlex(plexUUID(0), disks: [0, 7]))
         // However old the clone is.
         let old = judge([

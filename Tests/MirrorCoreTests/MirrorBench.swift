@@ -1,5 +1,6 @@
 import Bytes
 import MirrorFormat
+import Testing
 
 @testable import MirrorCore
 
@@ -127,10 +128,16 @@ final class MirrorBench {
     /// Completes everything, oldest first, and what follows from it, until nothing is in flight.
     ///
     /// - Parameter failure: of each operation; nil: it succeeds.
-    func settle(holding isHeld: (Operation) -> Bool = { _ in false }, failing failure: (Operation) -> DiskFailure? = { _ in nil }) {
-        while let position = pending.firstIndex(where: { !isHeld(Operation($0)) }) {
+    func settle(
+        holding isHeld: (Operation) -> Bool = { _ in false },
+        failing failure: (Operation) -> DiskFailure? = { _ in nil }
+    ) {
+        var budget = 100_000
+        while budget > 0, let position = pending.firstIndex(where: { !isHeld(Operation($0)) }) {
             finish(position, failure(Operation(pending[position])))
+            budget -= 1
         }
+        #expect(budget > 0, "the mirror never comes to rest")
     }
 
     private func finish(_ position: Int, _ failure: DiskFailure?, transferring bytes: UInt64? = nil) {

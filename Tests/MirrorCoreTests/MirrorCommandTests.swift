@@ -46,7 +46,8 @@ extension Answer {
         }
         let own = newest.record
         #expect(own.mirror != parent.mirror && own.name == "copy" && own.generation != parent.generation)
-        #expect(own.inSync == set(0) && own.configured == set(0) && own.isClean && own[PlexIndex(0)].uuid == plexUUID(1))
+        #expect(
+            own.inSync == set(0) && own.configured == set(0) && own.isClean && own[PlexIndex(0)].uuid == plexUUID(1))
         #expect(own.parent?.mirror == parent.mirror && own.parent?.generation == parent.generation)
         #expect(own.parent?.epoch == parent.epoch && own.dataBytes == parent.dataBytes)
         for copy in 0..<4 {
@@ -118,7 +119,8 @@ extension Answer {
         bench.dirty()
         let id = bench.command(.remove(PlexIndex(1)))
         bench.settle(holding: { $0.plex == 1 })
-        #expect(bench.recorded(0)?[PlexIndex(1)].role == .absent && bench.recorded(0)?.history.first?.reason == .removed)
+        #expect(
+            bench.recorded(0)?[PlexIndex(1)].role == .absent && bench.recorded(0)?.history.first?.reason == .removed)
         #expect(bench.answers[id] == nil)
         bench.settle()
         #expect(bench.answers[id]?.isDone == true && bench.scan(1) == .none && bench.released == [PlexIndex(1)])

@@ -21,14 +21,18 @@ import Testing
     }
 
     @Test(arguments: [
-        Write(offset: 5000, length: 1000, reads: [(4096, 4096)], copies: [(4096, 0, 904), (6000, 1904, 2192)],
+        Write(
+            offset: 5000, length: 1000, reads: [(4096, 4096)], copies: [(4096, 0, 904), (6000, 1904, 2192)],
             body: (4096, 4096)),
         Write(offset: 4096, length: 1, reads: [(4096, 4096)], copies: [(4097, 1, 4095)], body: (4096, 4096)),
         Write(offset: 8191, length: 1, reads: [(4096, 4096)], copies: [(4096, 0, 4095)], body: (4096, 4096)),
-        Write(offset: 4095, length: 2, reads: [(0, 8192), (4096, 12_288)], copies: [(8192, 0, 4095), (12_289, 4097, 4095)],
+        Write(
+            offset: 4095, length: 2, reads: [(0, 8192), (4096, 12_288)],
+            copies: [(8192, 0, 4095), (12_289, 4097, 4095)],
             body: (0, 8192)),
         Write(offset: 4096, length: 5000, reads: [(8192, 12_288)], copies: [(13_192, 5000, 3192)], body: (4096, 8192)),
-        Write(offset: 512, length: 16_384, reads: [(0, 20_480), (16_384, 24_576)],
+        Write(
+            offset: 512, length: 16_384, reads: [(0, 20_480), (16_384, 24_576)],
             copies: [(20_480, 0, 512), (25_088, 16_896, 3584)], body: (0, 20_480)),
         Write(offset: 512, length: 3584, reads: [(0, 4096)], copies: [(4096, 0, 512)], body: (0, 4096)),
     ])
@@ -47,7 +51,9 @@ import Testing
         #expect(writes.allSatisfy { $0.offset == row.body.0 && $0.length == row.body.1 && $0.bufferOffset == 0 })
         // All is in place before the first byte goes out.
         let lastCopy = bench.lastPosition { if case .copy = $0 { true } else { false } } ?? .max
-        let firstWrite = bench.position { if case .submit(let operation) = $0 { operation.kind == .write } else { false } }
+        let firstWrite = bench.position {
+            if case .submit(let operation) = $0 { operation.kind == .write } else { false }
+        }
         #expect(lastCopy < firstWrite ?? 0)
     }
 
@@ -67,7 +73,9 @@ import Testing
             bench.settle()
             for step in bench.trace {
                 if case .complete(let read) = step, read.kind == .read {
-                    for index in 0..<Int(read.length) { buffer[Int(read.bufferOffset) + index] = Int(read.offset) + index }
+                    for index in 0..<Int(read.length) {
+                        buffer[Int(read.bufferOffset) + index] = Int(read.offset) + index
+                    }
                 } else if case .copy(let from, let to, let count) = step {
                     for index in 0..<Int(count) { buffer[Int(to) + index] = buffer[Int(from) + index] }
                 }
@@ -105,16 +113,17 @@ import Testing
         let steps = bench.trace.compactMap { step -> String? in
             switch step {
             case .submit(let operation):
-                "\(operation.kind) \(operation.plex == 0 || operation.kind == .read ? "" : "too ")\(operation.offset) \(operation.length) \(operation.bufferOffset)"
+                "\(operation.kind) \(operation.kind == .read ? "" : "\(operation.plex): ")"
+                    + "\(operation.offset) \(operation.length) \(operation.bufferOffset)"
             case .fill(let at, let count): "fill \(at) \(count)"
             case .complete, .fail, .reply, .copy, .answer, .release, .stopped: nil
             }
         }
         #expect(
             steps == [
-                "read 4096 4096 0", "fill 904 3192", "write 4096 4096 0", "write too 4096 4096 0",
-                "\(kind) 8192 8192 0", "\(kind) too 8192 8192 0",
-                "read 16384 4096 4096", "fill 4096 904", "write 16384 4096 4096", "write too 16384 4096 4096",
+                "read 4096 4096 0", "fill 904 3192", "write 0: 4096 4096 0", "write 1: 4096 4096 0",
+                "\(kind) 0: 8192 8192 0", "\(kind) 1: 8192 8192 0",
+                "read 16384 4096 4096", "fill 4096 904", "write 0: 16384 4096 4096", "write 1: 16384 4096 4096",
             ])
     }
 
@@ -153,7 +162,8 @@ import Testing
     @Test func zeroesThatFailHalfWayOnOnePlexAreAcknowledgedAfterItsExpulsion() throws {
         let bench = try dirtyPair()
         bench.send(1, .zeroes, 5000, 12_288)
-        bench.settle(holding: { $0.kind == .writeMetadata }, failing: { $0.kind == .deallocate && $0.plex == 1 ? .media : nil })
+        bench.settle(
+            holding: { $0.kind == .writeMetadata }, failing: { $0.kind == .deallocate && $0.plex == 1 ? .media : nil })
         #expect(bench.replies[1] == nil)
         // Nothing more went to the plex that failed.
         #expect(bench.submitted(.write).map(\.plex) == [0, 1, 0])

@@ -23,7 +23,9 @@ import Testing
         bench.complete(.writeMetadata, on: 1)
         #expect(bench.waiting(.read).isEmpty)
         bench.complete(.writeMetadata, on: 1)
-        #expect(bench.recorded(1)?[PlexIndex(1)].role == .recovering && bench.recorded(1)?[PlexIndex(1)].uuid == plexUUID(9))
+        #expect(
+            bench.recorded(1)?[PlexIndex(1)].role == .recovering && bench.recorded(1)?[PlexIndex(1)].uuid == plexUUID(9)
+        )
         #expect(bench.waiting(.read).count == 4)
         guard case .done = bench.answers[id] else {
             Issue.record("\(String(describing: bench.answers[id]))")
@@ -87,6 +89,34 @@ import Testing
         #expect(bench.waiting(.write).isEmpty)
         bench.settle(holding: { $0.kind == .write && $0.length == 1 << 20 })
         #expect(bench.waiting(.write).allSatisfy { $0.length == 1 << 20 } && bench.replies[1] == nil)
+        bench.settle()
+        #expect(bench.replies[1] == .ok)
+    }
+
+    @Test func plexThatJoinsDuringARebuildIsCopiedFromTheBeginning() throws {
+        var limits = Limits()
+        limits.resyncWindowsIdle = 1
+        let bench = try MirrorBench(freshRecord([.inSync, .failed, .failed]), present: set(0), limits: limits)
+        _ = try join(bench)
+        bench.settle(holding: { $0.kind == .write && $0.offset == 2 << 20 })
+        bench.command(.join(PlexIndex(2), Attachment(uuid: plexUUID(2), layout: try Disk.layout(), sequence: 1)))
+        bench.settle()
+        for plex in 1...2 {
+            let copied = bench.submitted(.write).filter { $0.plex == plex }
+            #expect(copied.map(\.offset).sorted() == [0, 1, 2, 3].map { $0 << 20 })
+        }
+        #expect(bench.record.inSync == set(0, 1, 2))
+    }
+
+    /// It may be promoted between the reply and a power failure, and must have then what was promised.
+    @Test func flushReachesAPlexUnderRebuildToo() throws {
+        let bench = try single()
+        _ = try join(bench)
+        bench.settle(holding: { $0.kind == .read })
+        bench.send(1, .flush, 0, 0)
+        #expect(bench.waiting(.flush).map(\.plex) == [0, 1])
+        bench.complete(.flush, on: 0)
+        #expect(bench.replies[1] == nil)
         bench.settle()
         #expect(bench.replies[1] == .ok)
     }

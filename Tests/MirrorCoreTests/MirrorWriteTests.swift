@@ -87,7 +87,8 @@ import Testing
         bench.dirty()
         bench.send(1, .write)
         bench.settle(failing: { operation in
-            (operation.plex == 0 && operation.kind == .write) || (operation.plex == 1 && operation.kind == .writeMetadata)
+            (operation.plex == 0 && operation.kind == .write)
+                || (operation.plex == 1 && operation.kind == .writeMetadata)
                 ? .media : nil
         })
         #expect(bench.replies[1] == .ok)

@@ -16,7 +16,9 @@ import Testing
             for line in text.split(separator: "\n") {
                 let words = line.split(separator: " ")
                 guard let position = words.firstIndex(of: "import"), position <= 2,
-                    words[..<position].allSatisfy({ $0.hasPrefix("@") || $0 == "package" || $0 == "internal" || $0 == "public" })
+                    words[..<position].allSatisfy({
+                        $0.hasPrefix("@") || $0 == "package" || $0 == "internal" || $0 == "public"
+                    })
                 else { continue }
                 #expect(allowed.contains(words[words.count - 1]), "\(module)/\(file): \(line)")
             }

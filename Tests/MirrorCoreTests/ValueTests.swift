@@ -33,7 +33,8 @@ import Testing
         Case(
             kind: .write, offset: 4096, length: 5000, body: (4096, 8192), payload: 0, cuts: (false, true),
             buffer: 16_384),
-        Case(kind: .read, offset: 5000, length: 1000, body: (4096, 4096), payload: 904, cuts: (true, true), buffer: 4096),
+        Case(
+            kind: .read, offset: 5000, length: 1000, body: (4096, 4096), payload: 904, cuts: (true, true), buffer: 4096),
         Case(kind: .read, offset: 4095, length: 2, body: (0, 8192), payload: 4095, cuts: (true, true), buffer: 8192),
         Case(
             kind: .zeroes, offset: 5000, length: 1 << 20, body: (4096, (1 << 20) + 4096), payload: 904,
@@ -72,12 +73,13 @@ import Testing
 }
 
 @Suite struct DiskFailureTests {
-    @Test(arguments: [
-        (5, .media), (121, .media), (61, .media), (84, .media), (999, .media), (0, .media), (-1, .media),
-        (28, .noSpace), (122, .noSpace), (27, .noSpace), (11, .transient), (4, .transient), (12, .transient),
-        (16, .transient), (22, .unsupported), (95, .unsupported), (6, .gone), (19, .gone), (9, .gone), (107, .gone),
-        (103, .gone), (116, .gone),
-    ] as [(Int32, DiskErrorKind)])
+    @Test(
+        arguments: [
+            (5, .media), (121, .media), (61, .media), (84, .media), (999, .media), (0, .media), (-1, .media),
+            (28, .noSpace), (122, .noSpace), (27, .noSpace), (11, .transient), (4, .transient), (12, .transient),
+            (16, .transient), (22, .unsupported), (95, .unsupported), (6, .gone), (19, .gone), (9, .gone), (107, .gone),
+            (103, .gone), (116, .gone),
+        ] as [(Int32, DiskErrorKind)])
     func errorNumberOfAFileIsClassified(number: Int32, kind: DiskErrorKind) {
         #expect(DiskFailure(errorNumber: number, isBlockDevice: false) == DiskFailure(kind: kind, errorNumber: number))
         // A pulled disk whose descriptor is open answers "no space".
@@ -104,7 +106,8 @@ import Testing
 
     @Test func windowBuffersAreNamedApartFromClients() {
         for index in 0..<8 { #expect(BufferID.window(index).windowIndex == index) }
-        #expect(BufferID.none.windowIndex == nil && BufferID(0).windowIndex == nil && BufferID(65_535).windowIndex == nil)
+        #expect(
+            BufferID.none.windowIndex == nil && BufferID(0).windowIndex == nil && BufferID(65_535).windowIndex == nil)
     }
 }
 

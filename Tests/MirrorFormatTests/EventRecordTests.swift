@@ -21,7 +21,8 @@ import Testing
     @Test func goldenEventEncodesToTheDocumentedBytes() {
         let rows = encode(Golden.event, at: 512).nonZeroRows
         for (got, wanted) in zip(rows, Golden.eventRows) {
-            #expect(got.0 == wanted.0 && got.1 == wanted.1, "row \(got.0): \(got.1), documented \(wanted.0): \(wanted.1)")
+            #expect(
+                got.0 == wanted.0 && got.1 == wanted.1, "row \(got.0): \(got.1), documented \(wanted.0): \(wanted.1)")
         }
         #expect(rows.count == Golden.eventRows.count)
     }

@@ -7,7 +7,8 @@ import Testing
     @Test func goldenRecordEncodesToTheDocumentedBytes() throws {
         let rows = try Golden.superblock().encoded(copy: Golden.copy).nonZeroRows
         for (got, wanted) in zip(rows, Golden.superblockRows) {
-            #expect(got.0 == wanted.0 && got.1 == wanted.1, "row \(got.0): \(got.1), documented \(wanted.0): \(wanted.1)")
+            #expect(
+                got.0 == wanted.0 && got.1 == wanted.1, "row \(got.0): \(got.1), documented \(wanted.0): \(wanted.1)")
         }
         #expect(rows.count == Golden.superblockRows.count)
     }
@@ -91,7 +92,8 @@ import Testing
         }
         // Less than a block more: the same positions, another disk.
         #expect(
-            Superblock.decoded(bytes, copy: 0, diskBytes: Golden.diskBytes + 512) == .failure(.inconsistent("disk size")))
+            Superblock.decoded(bytes, copy: 0, diskBytes: Golden.diskBytes + 512)
+                == .failure(.inconsistent("disk size")))
     }
 
     @Test func unknownIncompatibleFeatureIsNamedByItsBit() throws {
@@ -127,10 +129,11 @@ import Testing
         #expect(Superblock.decoded(bytes, copy: 0, diskBytes: Golden.diskBytes) == .failure(.futureFormat(major: 2)))
     }
 
-    @Test(arguments: [
-        (40, 1), (41, 13), (42, 7), (43, 17), (45, 8), (46, 0), (46, 64), (384, 8), (384, 3), (704 + 16, 7),
-        (704 + 18, 8), (1472 + 32, 7), (792, 0), (88, 0xFF), (168, 1), (392, 1), (152, 1),
-    ] as [(Int, UInt8)])
+    @Test(
+        arguments: [
+            (40, 1), (41, 13), (42, 7), (43, 17), (45, 8), (46, 0), (46, 64), (384, 8), (384, 3), (704 + 16, 7),
+            (704 + 18, 8), (1472 + 32, 7), (792, 0), (88, 0xFF), (168, 1), (392, 1), (152, 1),
+        ] as [(Int, UInt8)])
     func contentsThatContradictThemselvesAreRejected(offset: Int, value: UInt8) throws {
         var bytes = try Golden.superblock().encoded(copy: 2)
         bytes[offset] = value

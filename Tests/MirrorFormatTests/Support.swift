@@ -131,7 +131,8 @@ extension XorShift {
         for _ in 0..<Int.random(in: 0...16, using: &self) {
             record.epoch = next()
             record.begin(
-                Generation(uuid()), because: GenerationReason(rawValue: UInt8.random(in: 0...6, using: &self)) ?? .created,
+                Generation(uuid()),
+                because: GenerationReason(rawValue: UInt8.random(in: 0...6, using: &self)) ?? .created,
                 inSync: PlexSet(mask: UInt8.random(in: 0...255, using: &self)), time: next())
         }
         record.epoch = next()
