@@ -62,6 +62,9 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
         .testTarget(name: "NBDProtocolTests", dependencies: ["NBDProtocol", "Bytes"], swiftSettings: strict),
+        .testTarget(name: "MirrorFormatTests", dependencies: ["MirrorFormat", "Bytes"], swiftSettings: strict),
+        .testTarget(
+            name: "MirrorCoreTests", dependencies: ["MirrorCore", "MirrorFormat", "Bytes"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

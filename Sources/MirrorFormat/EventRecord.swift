@@ -104,8 +104,8 @@ package struct EventRecord: Sendable, Hashable {
         bytes.storeLittleEndian(length, at: base + 40)
         bytes.store(generation.bits, at: base + 48)
         bytes.storeLittleEndian(epoch, at: base + 64)
-        bytes.store(text, at: base + 72, capacity: Self.textCapacity)
-        bytes.storeLittleEndian(UInt8(min(text.utf8.count, Self.textCapacity)), at: base + 27)
+        let textBytes = bytes.store(text, at: base + 72, capacity: Self.textCapacity)
+        bytes.storeLittleEndian(UInt8(textBytes), at: base + 27)
         let sum = Self.checksum(of: bytes.bytes.extracting(base..<base + Self.byteCount), mirror: mirror)
         bytes.storeLittleEndian(sum, at: base + 4)
     }

@@ -16,8 +16,10 @@ package struct UUID128: Hashable, Sendable, Comparable, CustomStringConvertible,
 
     /// The inverse of `description`; nil for anything else. Case does not matter.
     package init?(_ text: String) {
-        let digits = text.utf8.filter { $0 != UInt8(ascii: "-") }
-        guard digits.count == 32, text.utf8.count == 36 else { return nil }
+        let dash = UInt8(ascii: "-")
+        let isGrouped = text.utf8.enumerated().allSatisfy { [8, 13, 18, 23].contains($0) == ($1 == dash) }
+        guard text.utf8.count == 36, isGrouped else { return nil }
+        let digits = text.utf8.filter { $0 != dash }
         var values: (UInt64, UInt64) = (0, 0)
         for (index, digit) in digits.enumerated() {
             guard let value = Character(UnicodeScalar(digit)).hexDigitValue else { return nil }

@@ -69,19 +69,23 @@ package struct Layout: Sendable, Equatable {
     /// The largest data size that a disk can carry; nil if it can carry none.
     package static func capacity(ofDisk diskBytes: UInt64, regionBytes: UInt64?, spareBytes: UInt64?) -> UInt64? {
         let usable = usableBytes(ofDisk: diskBytes)
-        // The private area grows with the data, so shrink from the top until both fit; each round frees
-        // at least as much as the private area of the larger size needed, hence two rounds always do.
-        var data = usable
-        for _ in 0..<4 {
-            let region = regionBytes ?? defaultRegion(forData: data)
-            let privateBytes = privateLengths(dataBytes: data, regionBytes: region, spareBytes: spareBytes)
-                .reduce(0) { $0 + $1.1 }
-            guard usable > privateBytes + minimumDataBytes else { return nil }
-            let fitting = (usable - privateBytes) & ~(blockBytes - 1)
-            if fitting >= data { return data }
-            data = fitting
+        func fits(_ blocks: UInt64) -> Bool {
+            let dataBytes = blocks * blockBytes
+            let region = regionBytes ?? defaultRegion(forData: dataBytes)
+            guard isRegion(region) else { return false }
+            return neededBytes(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes).map { $0 <= usable }
+                ?? false
         }
-        return data
+        // More data needs more private bytes, so bisect; 52 steps for 2^64 bytes. Where the default region
+        // doubles the need falls by some pages: even there one block more than the result does not fit.
+        var low = minimumDataBytes / blockBytes
+        var high = usable / blockBytes
+        guard low < high, fits(low) else { return nil }
+        while high - low > 1 {
+            let middle = low + (high - low) / 2
+            if fits(middle) { low = middle } else { high = middle }
+        }
+        return low * blockBytes
     }
 
     /// - Parameters:
@@ -92,19 +96,15 @@ package struct Layout: Sendable, Equatable {
     /// - Throws: `LayoutError`.
     package init(diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64?, spareBytes: UInt64?) throws(LayoutError) {
         let region = regionBytes ?? Self.defaultRegion(forData: dataBytes)
-        guard region.nonzeroBitCount == 1, region >= Self.minimumRegionBytes, region <= Self.maximumRegionBytes else {
-            throw .regionSizeInvalid(region)
-        }
-        let lengths = Self.privateLengths(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes)
-        let privateBytes = lengths.reduce(0) { $0 + $1.1 }
+        guard Self.isRegion(region) else { throw .regionSizeInvalid(region) }
         let usable = Self.usableBytes(ofDisk: diskBytes)
-        let needed = dataBytes.addingReportingOverflow(privateBytes)
-        guard !needed.overflow, dataBytes % Self.blockBytes == 0, usable >= needed.partialValue else {
-            throw .diskTooSmall(diskBytes: diskBytes, neededBytes: needed.overflow ? .max : needed.partialValue)
+        let needed = Self.neededBytes(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes)
+        guard let needed, dataBytes % Self.blockBytes == 0, usable >= needed else {
+            throw .diskTooSmall(diskBytes: diskBytes, neededBytes: needed ?? .max)
         }
-        var offset = usable - privateBytes
+        var offset = usable - (needed - dataBytes)
         var areas: [Area] = []
-        for (kind, length) in lengths {
+        for (kind, length) in Self.privateLengths(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes) {
             areas.append(Area(kind: kind, offset: offset, length: length))
             offset += length
         }
@@ -128,6 +128,17 @@ package struct Layout: Sendable, Equatable {
         var region = defaultRegionBytes
         while region < maximumRegionBytes, dataBytes / region > 1 << 20 { region <<= 1 }
         return region
+    }
+
+    private static func isRegion(_ bytes: UInt64) -> Bool {
+        bytes.nonzeroBitCount == 1 && bytes >= minimumRegionBytes && bytes <= maximumRegionBytes
+    }
+
+    /// Data and private area together; nil where a wish is beyond 2^62 bytes: the sums could overflow.
+    private static func neededBytes(dataBytes: UInt64, regionBytes: UInt64, spareBytes: UInt64?) -> UInt64? {
+        guard dataBytes <= 1 << 62, spareBytes ?? 0 <= 1 << 62 else { return nil }
+        return privateLengths(dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: spareBytes)
+            .reduce(dataBytes) { $0 + $1.1 }
     }
 
     /// The areas from the lowest offset to the end of the disk.

@@ -256,7 +256,10 @@ extension MutableRawSpan {
     }
 
     /// Stores as many whole characters as fit; the rest of the field stays zero.
-    mutating func store(_ text: String, at offset: Int, capacity: Int) {
+    ///
+    /// - Returns: how many bytes that were.
+    @discardableResult
+    mutating func store(_ text: String, at offset: Int, capacity: Int) -> Int {
         var index = 0
         for character in text {
             let bytes = Array(character.utf8)
@@ -266,5 +269,6 @@ extension MutableRawSpan {
                 index += 1
             }
         }
+        return index
     }
 }

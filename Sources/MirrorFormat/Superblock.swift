@@ -99,6 +99,8 @@ package enum SuperblockScan: Sendable, Equatable {
         var future: UInt16?
         var unknown: Int?
         var fork: UInt64?
+        // A file can be shorter than the area and still hold our magic.
+        guard diskBytes >= Layout.superblockAreaBytes else { return .none }
         for copy in 0..<Layout.superblockCopies {
             let start = copy * Int(Layout.superblockSpacingBytes)
             guard area.byteCount >= start + Superblock.byteCount else { continue }

@@ -1,0 +1,159 @@
+import MirrorFormat
+import Testing
+
+@testable import MirrorCore
+
+@Suite struct MirrorStopTests {
+    @Test func stopFlushesThenMarksCleanThenReleases() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        let id = bench.command(.stop)
+        #expect(bench.pending.map(\.kind) == [.flush, .flush])
+        bench.complete(.flush, on: 0)
+        #expect(bench.waiting(.writeMetadata).isEmpty)
+        bench.complete(.flush, on: 1)
+        #expect(bench.waiting(.writeMetadata).count == 4 && !bench.isStopped)
+        bench.settle()
+        #expect(bench.recorded(0)?.isClean == true && bench.recorded(1)?.isClean == true)
+        #expect(bench.answers[id]?.isDone == true && bench.isStopped && bench.released.count == 2)
+        #expect(bench.trace.last == .stopped)
+    }
+
+    @Test func stopWaitsForRequestsUnderWayAndTurnsNewOnesAway() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.send(1, .write)
+        bench.command(.stop)
+        bench.send(2, .write, 8192)
+        bench.send(3, .read)
+        #expect(bench.replies[2] == .shuttingDown && bench.replies[3] == .shuttingDown)
+        #expect(bench.waiting(.flush).isEmpty)
+        bench.settle()
+        #expect(bench.replies[1] == .ok && bench.isStopped && bench.recorded(0)?.isClean == true)
+    }
+
+    @Test func stopWhoseFlushFailsOnOnePlexExpelsItAndIsCleanOnTheOther() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.command(.stop)
+        bench.settle(failing: { $0.kind == .flush && $0.plex == 0 ? .media : nil })
+        #expect(bench.isStopped && bench.recorded(1)?.isClean == true && bench.recorded(1)?.inSync == set(1))
+    }
+
+    @Test func stopWithoutAGoodFlushLeavesTheMirrorDirty() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        let id = bench.command(.stop)
+        bench.settle(failing: { $0.kind == .flush ? .media : nil })
+        #expect(bench.isStopped && bench.answers[id]?.isFailed == true)
+        for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == false) }
+    }
+
+    @Test func stopThatCannotBeRecordedSaysSoAndEnds() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        let id = bench.command(.stop)
+        bench.settle(failing: { $0.kind == .writeMetadata ? .media : nil })
+        #expect(bench.isStopped && bench.answers[id]?.isFailed == true)
+        for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == false) }
+    }
+
+    @Test func idleMirrorIsFlushedThenMarkedClean() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.tick(afterMilliseconds: 4999)
+        #expect(bench.waiting(.flush).isEmpty)
+        bench.tick(afterMilliseconds: 1)
+        #expect(bench.waiting(.flush).map(\.plex) == [0, 1])
+        bench.complete(.flush, on: 0)
+        #expect(bench.waiting(.writeMetadata).isEmpty)
+        bench.settle()
+        for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == true) }
+        // The next write marks it dirty again first.
+        bench.send(1, .write)
+        #expect(bench.waiting(.write).isEmpty)
+        bench.settle()
+        #expect(bench.replies[1] == .ok && bench.recorded(0)?.isClean == false && bench.recorded(1)?.isClean == false)
+    }
+
+    @Test func writeDuringTheIdleFlushCancelsTheCleanMark() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.tick(afterMilliseconds: 5000)
+        bench.send(1, .write)
+        #expect(bench.waiting(.write).count == 2)
+        bench.settle(holding: { $0.kind == .write })
+        #expect(bench.recorded(0)?.isClean == false && bench.waiting(.writeMetadata).isEmpty)
+        bench.settle()
+        #expect(bench.replies[1] == .ok && bench.recorded(0)?.isClean == false)
+    }
+
+    @Test func writeDuringTheCleanMarkWaitsUntilItIsDirtyAgain() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.tick(afterMilliseconds: 5000)
+        bench.settle(holding: { $0.kind == .writeMetadata })
+        bench.send(1, .write)
+        #expect(bench.waiting(.write).isEmpty)
+        bench.settle(holding: { $0.kind == .write })
+        #expect(bench.waiting(.write).count == 2)
+        for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == false) }
+    }
+}
+
+@Suite struct MirrorSuspensionTests {
+    @Test func expulsionThatCannotBeRecordedSuspendsUntilItCan() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.send(1, .write)
+        bench.settle(failing: { $0.plex == 1 || $0.kind == .writeMetadata ? .media : nil })
+        #expect(bench.replies[1] == nil && bench.status().state == .suspended)
+        #expect(bench.events.contains { $0.code == .suspended })
+        bench.tick(afterMilliseconds: 1000)
+        bench.settle(failing: { $0.kind == .writeMetadata ? .media : nil })
+        #expect(bench.replies[1] == nil)
+        bench.tick(afterMilliseconds: 999)
+        #expect(bench.waiting(.writeMetadata).isEmpty)
+        bench.tick(afterMilliseconds: 1)
+        bench.settle()
+        #expect(bench.replies[1] == .ok && bench.recorded(0)?.inSync == set(0))
+        #expect(bench.status().state == .degraded && bench.events.last?.code == .resumed)
+    }
+
+    @Test func writeThatFailsOnAllAlikeIsTriedAgainAndCostsNoPlex() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.send(1, .write)
+        bench.settle(failing: { _ in .media })
+        #expect(bench.replies[1] == nil && bench.status().state == .suspended)
+        bench.tick(afterMilliseconds: 1000)
+        bench.settle()
+        #expect(bench.replies[1] == .ok && bench.record.inSync == set(0, 1) && bench.status().state == .healthy)
+    }
+
+    @Test func writeThatKeepsFailingOnAllIsToldAfterARecordThatTheyMayDiffer() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.send(1, .write)
+        for attempt in 0..<4 {
+            if attempt > 0 { bench.tick(afterMilliseconds: 1000) }
+            bench.settle(holding: \.isSuperblock, failing: { $0.kind == .write ? .media : nil })
+            #expect(bench.replies[1] == nil)
+        }
+        #expect(bench.waiting(.writeMetadata).count == 4)
+        bench.settle()
+        #expect(bench.replies[1] == .ioError && bench.record.inSync == set(0, 1))
+        #expect(bench.submitted(.write).filter { $0.length == 4096 }.count == 8)
+    }
+
+    @Test func spaceThatRanOutOnAllIsToldAtOnce() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.send(1, .write)
+        bench.settle(failing: { $0.kind == .write && $0.length == 4096 ? .noSpace : nil })
+        #expect(bench.replies[1] == .noSpace && bench.record.inSync == set(0, 1))
+        bench.send(2, .write)
+        bench.settle()
+        #expect(bench.replies[2] == .ok)
+    }
+}

@@ -1,0 +1,126 @@
+import Testing
+
+@testable import MirrorFormat
+
+@Suite struct RecordTests {
+    private func record() -> Record {
+        Record(
+            mirror: Golden.mirror, name: "r", dataBytes: 1 << 20, regionBytes: 1 << 20,
+            generation: Generation(UUID128(high: 0, low: 1)),
+            members: [
+                Member(uuid: PlexUUID(UUID128(high: 1, low: 1)), role: .inSync),
+                Member(uuid: PlexUUID(UUID128(high: 2, low: 2)), role: .stale),
+            ], time: 5)
+    }
+
+    @Test func beginMovesThePresentEraToTheFrontOfTheHistory() {
+        var record = record()
+        record.epoch = 7
+        record.begin(Generation(UUID128(high: 0, low: 2)), because: .expelled, inSync: PlexSet(mask: 3), time: 99)
+        #expect(record.generation == Generation(UUID128(high: 0, low: 2)) && record.epoch == 7)
+        #expect(
+            record.history == [
+                PastGeneration(
+                    generation: Generation(UUID128(high: 0, low: 1)), epoch: 7, endTime: 99, reason: .expelled,
+                    inSync: PlexSet(mask: 3))
+            ])
+    }
+
+    @Test func historyKeepsTheSixteenNewestEras() {
+        var record = record()
+        for number in UInt64(2)...40 {
+            record.epoch += 1
+            record.begin(Generation(UUID128(high: 0, low: number)), because: .expelled, inSync: .empty, time: 0)
+            #expect(record.history.count == min(Int(number) - 1, 16))
+        }
+        #expect(record.history.map(\.generation.bits.low) == Array((24...39).reversed()))
+        #expect(record.descends(from: Generation(UUID128(high: 0, low: 24))))
+        #expect(!record.descends(from: Generation(UUID128(high: 0, low: 23))))
+        #expect(record.descends(from: record.generation))
+    }
+
+    @Test func setsFollowTheRoles() {
+        var record = record()
+        #expect(record.members.count == 8 && record.inSync == PlexSet(mask: 1) && record.configured == PlexSet(mask: 3))
+        record[PlexIndex(1)].role = .inSync
+        #expect(record.inSync == PlexSet(mask: 3) && record.plexes(in: .stale).isEmpty)
+        record[PlexIndex(0)] = .absent
+        #expect(record.configured == PlexSet(mask: 2))
+    }
+
+    @Test func indexOfAnAbsentMemberIsNil() {
+        var record = record()
+        #expect(record.index(of: PlexUUID(UUID128(high: 2, low: 2))) == PlexIndex(1))
+        #expect(record.index(of: PlexUUID(.zero)) == nil)
+        record[PlexIndex(1)].role = .absent
+        #expect(record.index(of: PlexUUID(UUID128(high: 2, low: 2))) == nil)
+    }
+}
+
+@Suite struct UUID128Tests {
+    @Test func descriptionIsTheInverseOfParsing() {
+        var random = XorShift(seed: 0x1D)
+        for _ in 0..<1000 {
+            let uuid = random.uuid()
+            #expect(uuid.description.count == 36)
+            #expect(UUID128(uuid.description) == uuid && UUID128(uuid.description.uppercased()) == uuid)
+        }
+    }
+
+    @Test func descriptionGroupsDigitsLikeAUUID() {
+        #expect(Golden.mirror.description == "00112233-4455-6677-8899-aabbccddeeff")
+        #expect(UUID128.zero.description == "00000000-0000-0000-0000-000000000000")
+    }
+
+    @Test(arguments: [
+        "", "-", "0011223344556677889900aabbccddeeff", "00112233-4455-6677-8899-aabbccddeef",
+        "00112233-4455-6677-8899-aabbccddeeff0", "00112233-4455-6677-8899-aabbccddeefg",
+        "00112233-4455-6677-8899-aabbccddeef\u{e9}", "----00112233445566778899aabbccddeeff",
+        "001122334455-6677-8899-aabb-ccddeeff", "{0112233-4455-6677-8899-aabbccddeeff",
+    ])
+    func anythingElseIsNoUUID(text: String) { #expect(UUID128(text) == nil) }
+
+    @Test func orderIsThatOfTheText() {
+        var random = XorShift(seed: 0x1E)
+        for _ in 0..<1000 {
+            let (first, second) = (random.uuid(), random.uuid())
+            #expect((first < second) == (first.description < second.description))
+        }
+    }
+}
+
+@Suite struct PlexSetTests {
+    @Test func algebraAgreesWithSetsForAllMasks() {
+        func naive(_ set: PlexSet) -> Set<PlexIndex> { Set(set.members) }
+        for left in UInt8.min...UInt8.max {
+            let first = PlexSet(mask: left)
+            #expect(first.count == first.members.count && first.isEmpty == first.members.isEmpty)
+            #expect(first.first == first.members.first && first.members == first.members.sorted())
+            var visited: [PlexIndex] = []
+            first.forEach { visited.append($0) }
+            #expect(visited == first.members)
+            for right in stride(from: UInt8(0), through: 255, by: 5) {
+                let second = PlexSet(mask: right)
+                let agrees =
+                    naive(first.union(second)) == naive(first).union(naive(second))
+                    && naive(first.intersection(second)) == naive(first).intersection(naive(second))
+                    && naive(first.subtracting(second)) == naive(first).subtracting(naive(second))
+                    && first.isSubset(of: second) == naive(first).isSubset(of: naive(second))
+                #expect(agrees, "\(left) \(right)")
+            }
+        }
+    }
+
+    @Test func insertAndRemoveChangeOneMember() {
+        var set = PlexSet.empty
+        for index in 0..<8 { set.insert(PlexIndex(index)) }
+        #expect(set.mask == 255 && set.count == 8)
+        set.remove(PlexIndex(3))
+        set.remove(PlexIndex(3))
+        #expect(!set.contains(PlexIndex(3)) && set.count == 7 && PlexSet(PlexIndex(3)).mask == 8)
+    }
+
+    @Test func indexBeyondSevenStopsTheProgram() async {
+        await #expect(processExitsWith: .failure) { _ = PlexIndex(8) }
+    }
+}
