@@ -59,6 +59,8 @@ extension Mirror {
             return
         }
         for plex in assembly.participants.members { attach(plex, assembly) }
+        // A plex that is trusted again is not at risk for what it said in an earlier life; the counters stay.
+        for plex in working.members { record[plex].cause = .none }
         if mustEqualise { equalBelow = 0 } else { record.pinned = nil }
         gate = isUnclean ? .dirty : .clean
         joinAtOpen(assembly)

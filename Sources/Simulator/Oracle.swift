@@ -105,7 +105,10 @@ struct Oracle {
         for cell in cells.indices {
             for index in cells[cell].indices {
                 cells[cell][index].isInFlight = false
-                if powerLost { cells[cell][index].isVisible = true }
+                guard powerLost, cells[cell].count > 1 else { continue }
+                cells[cell][index].isVisible = true
+                // Which of them it is nobody knows: no promise stands any more.
+                cells[cell][index].acknowledged = nil
             }
         }
     }

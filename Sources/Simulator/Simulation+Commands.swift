@@ -5,7 +5,7 @@ internal import MirrorFormat
 extension Simulation {
     func commandTurn() {
         queue.add(.command, at: now + UInt64(random.below(profile.commandNanoseconds * 2)) + 1)
-        guard let server, !server.isStopping, !server.isReadOnly else { return }
+        guard isHostile, let server, !server.isStopping, !server.isReadOnly else { return }
         let plex = PlexIndex(random.below(disks.count))
         switch random.below(8) {
         case 0 where profile.has(.offline):
@@ -94,6 +94,14 @@ extension Simulation {
         }
         let attachment = Attachment(uuid: uuid, layout: layout, sequence: head?.sequence ?? 0)
         give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
+    }
+
+    /// A join was ordered while the disk was still in use: the driver opened it a second time.
+    func reopenForJoin(_ plex: PlexIndex, _ server: Server) {
+        guard let position = commands.firstIndex(where: { $0.kind == .join && $0.plex == plex }) else { return }
+        commands[position].isExact = true
+        server.disks[Int(plex.value)] = commands[position].disk
+        if disks[commands[position].disk].returnsAt <= now { disks[commands[position].disk].isGone = false }
     }
 
     // MARK: answers

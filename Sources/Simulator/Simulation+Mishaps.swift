@@ -77,10 +77,10 @@ extension Simulation {
         case .stopped(let isClean):
             count(.cleanStop)
             note("stopped, clean: \(isClean)")
-            if isClean { finishCleanStop() } else { crash(powerFails: profile.has(.powerLoss) && random.chance(500)) }
+            if isClean { finishCleanStop() } else { crash(powerFails: profile.has(.powerLoss) && random.chance(500) && !isShadow) }
         case .crash, nil:
             let mayKill = profile.has(.kill)
-            let powerFails = profile.has(.powerLoss) && (!mayKill || random.chance(500))
+            let powerFails = profile.has(.powerLoss) && (!mayKill || random.chance(500)) && !isShadow
             count(powerFails ? .powerLoss : .kill)
             crash(powerFails: powerFails)
         }
@@ -95,7 +95,7 @@ extension Simulation {
             checkAgreement()
         }
         // What is clean survives any loss.
-        for disk in disks.indices { disks[disk].losePower(.everything, random: &random) }
+        if !isShadow { for disk in disks.indices { disks[disk].losePower(.everything, random: &random) } }
         leave()
     }
 

@@ -179,6 +179,7 @@ package final class Simulation {
             fail("R14", "disk \(disk) is released with I/O in flight")
         }
         server.disks[Int(plex.value)] = nil
+        reopenForJoin(plex, server)
     }
 
     // MARK: record keeping

@@ -18,6 +18,7 @@ struct Simulate: ParsableCommand {
             return
         }
         for seed in first..<first + seeds {
+            if trace { print("seed", seed) }
             let outcome = Simulation.run(Options(seed: seed))
             if let violation = outcome.violation { print("seed \(seed):", violation) }
         }
