@@ -310,10 +310,6 @@ extension Mirror {
     private mutating func beginStop() {
         phase = .stopping
         releaseHeld()
-        if isReadOnly {
-            finishStop("")
-            return
-        }
         drained()
     }
 
@@ -358,9 +354,9 @@ extension Mirror {
 
     private mutating func finishStop(_ complaint: String) {
         phase = .stopped
-        for plex in 0..<PlexSet.capacity { release(PlexIndex(plex)) }
         answer(complaint.isEmpty ? .done("mirror \(record.name) is stopped and clean") : .failed(complaint))
-        emit(.stopped)
+        for plex in 0..<PlexSet.capacity { release(PlexIndex(plex)) }
+        stoppedIfReleased()
     }
 
     mutating func commandAfterCommit(round: UInt64) {

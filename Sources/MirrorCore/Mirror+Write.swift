@@ -186,6 +186,8 @@ extension Mirror {
         let plex = tag.plex
         precondition(slots[index].generation == tag.generation && slots[index].pending.contains(plex))
         var failure: DiskFailure?
+        // One that was expelled meanwhile gets nothing more.
+        let mayContinue = working.contains(plex) || recovering.contains(plex)
         switch result {
         case .transferred(let bytes):
             let transfer = slots[index].transfer
@@ -196,14 +198,14 @@ extension Mirror {
                 // A short transfer is legal; one that moves nothing means that the backing ends here.
                 let whole = bytes & ~(Limits.blockBytes - 1)
                 slots[index].progress[position] += whole
-                if whole > 0 || (bytes > 0 && retryTransient(index)) {
+                if mayContinue, whole > 0 || (bytes > 0 && retryTransient(index)) {
                     submit(operation(index, plex))
                     return
                 }
                 failure = .truncated
             }
         case .failed(let reported):
-            if reported.kind == .transient, retryTransient(index) {
+            if mayContinue, reported.kind == .transient, retryTransient(index) {
                 submit(operation(index, plex))
                 return
             }

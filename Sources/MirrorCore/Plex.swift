@@ -111,6 +111,16 @@ extension Mirror {
         guard plexes[index].isReleasing, plexes[index].inFlight == 0 else { return }
         plexes[index] = Plex()
         emit(.release(plex))
+        stoppedIfReleased()
+    }
+
+    /// A write to the event log, or one to an expelled plex, may outlast the answer to `stop`.
+    func isEveryDiskReleased() -> Bool { plexes.allSatisfy { $0.attachment == nil } }
+
+    mutating func stoppedIfReleased() {
+        guard phase == .stopped, !isStoppedTold, isEveryDiskReleased() else { return }
+        isStoppedTold = true
+        emit(.stopped)
     }
 
     func list(_ set: PlexSet) -> String { set.members.map(\.description).joined(separator: ", ") }

@@ -65,7 +65,8 @@ extension Simulation {
 
     /// A disk that is present and not in use is given back to the mirror.
     func joinSomeone() {
-        guard let server else { return }
+        // What the driver reads from a disk holds only while no other command can change it.
+        guard let server, commands.isEmpty else { return }
         let record = server.mirror.record
         let candidates = disks.indices.filter { disk in
             guard disks[disk].returnsAt <= now else { return false }
@@ -96,14 +97,6 @@ extension Simulation {
         give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
     }
 
-    /// A join was ordered while the disk was still in use: the driver opened it a second time.
-    func reopenForJoin(_ plex: PlexIndex, _ server: Server) {
-        guard let position = commands.firstIndex(where: { $0.kind == .join && $0.plex == plex }) else { return }
-        commands[position].isExact = true
-        server.disks[Int(plex.value)] = commands[position].disk
-        if disks[commands[position].disk].returnsAt <= now { disks[commands[position].disk].isGone = false }
-    }
-
     // MARK: answers
 
     func answered(_ id: UInt64, _ answer: Answer) {
@@ -125,7 +118,7 @@ extension Simulation {
             if isRefused, command.isExact { server.disks[command.disk] = nil }
         case .breakOff:
             if isDone { checkCopy(command) }
-        case .stop: ending = .stopped(isClean: isDone)
+        case .stop: stopAnswer = isDone
         case .remove, .takeOffline: break
         }
     }

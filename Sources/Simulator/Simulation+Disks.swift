@@ -189,7 +189,12 @@ extension Simulation {
         case .succeed:
             landDurably(flight)
             return .transferred(operation.length)
-        case .short(let bytes): return .transferred(bytes)
+        case .short(let bytes):
+            // What a short forced write did move is durable.
+            var moved = flight
+            moved.operation.length = bytes
+            if bytes > 0 { landDurably(moved) }
+            return .transferred(bytes)
         case .loseFlush(let error):
             // The disk that was to keep the data may have failed since.
             if mayLose(disk) { disks[disk].failFlush(through: flight.mark, random: &random) }

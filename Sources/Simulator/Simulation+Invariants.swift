@@ -100,7 +100,9 @@ extension Simulation {
         let open = server.disks.compactMap { $0 }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
         for disk in open {
-            guard let head = disks[disk].summary, let own = head.own, lead.inSync.contains(own), head.isClean else { continue }
+            guard let head = disks[disk].summary, head.mirror == mirrorUUID, let own = head.own, lead.inSync.contains(own),
+                head.isClean
+            else { continue }
             return fail("R1", "data is written while the superblock of plex \(own) says clean")
         }
     }
@@ -159,10 +161,8 @@ extension Simulation {
             return fail("R16", "request \(entry.request.id.value) failed although no operation did")
         }
         guard entry.request.kind == .read, !isSuspect(server) else { return }
-        let open = server.disks.compactMap { $0 }
-        guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
-        for plex in lead.inSync.members where server.disks[Int(plex.value)] != nil && !disks[Int(plex.value)].isGone {
-            if !entry.failed.contains(plex) {
+        for plex in PlexSet(mask: .max).members where !entry.failed.contains(plex) {
+            if server.mirror.canServe(plex, offset: entry.request.offset, length: entry.request.length) {
                 return fail("R12", "read \(entry.request.id.value) failed and plex \(plex) was not asked")
             }
         }

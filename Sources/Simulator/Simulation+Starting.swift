@@ -144,6 +144,7 @@ extension Simulation {
         if !isShadow { oracle.beginStart() }
         queue.removeAll()
         ending = nil
+        stopAnswer = nil
         issuedInStart = 0
         isLoaded = true
         let mirror = Mirror(

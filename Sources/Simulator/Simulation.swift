@@ -40,6 +40,7 @@ package final class Simulation {
     var blipError: Int32 = 5
     /// Why the present life ended; nil: it goes on.
     var ending: Ending?
+    var stopAnswer: Bool?
     var agreementIsDue = false
     var histogram = Histogram()
     var violation: Violation?
@@ -167,7 +168,9 @@ package final class Simulation {
         case .events:
             for event in server.mirror.takeEvents() { note("event: \(event.text)") }
         case .release(let plex): released(plex, server)
-        case .stopped: note("stopped")
+        case .stopped:
+            note("stopped")
+            ending = .stopped(isClean: stopAnswer ?? false)
         }
     }
 
@@ -179,7 +182,6 @@ package final class Simulation {
             fail("R14", "disk \(disk) is released with I/O in flight")
         }
         server.disks[Int(plex.value)] = nil
-        reopenForJoin(plex, server)
     }
 
     // MARK: record keeping
