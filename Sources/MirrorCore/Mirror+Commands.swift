@@ -124,6 +124,12 @@ extension Mirror {
     private mutating func breakDrained() {
         guard case .breakOff(let plex, _) = running?.command, case .draining = running?.step else { return }
         guard mutationsInFlight == 0 || mutant == .breakWithoutDrain else { return }
+        guard working.contains(plex), working.count > 1 else {
+            // Expelled while the writes ended: its disk may be closed already.
+            letMutationsGo()
+            answer(.failed("plex \(plex) failed meanwhile; it is not a consistent copy and was not broken off"))
+            return
+        }
         running?.step = .flushing
         startInternalFlush(.breakOff, PlexSet(plex), plex: plex)
     }

@@ -173,7 +173,7 @@ extension Simulation {
         if case .failed = result, flight.operation.request.value > 0 {
             requests[Int(flight.operation.request.value) - 1].failed.insert(flight.operation.plex)
         }
-        if case .transferred(0) = result, flight.operation.request.value > 0 {
+        if case .transferred(let moved) = result, moved < flight.operation.length, flight.operation.request.value > 0 {
             requests[Int(flight.operation.request.value) - 1].failed.insert(flight.operation.plex)
         }
         server.mirror.handle(.completion(flight.operation.tag, result), now: instant)

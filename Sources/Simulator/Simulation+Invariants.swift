@@ -157,7 +157,7 @@ extension Simulation {
             return
         }
         guard !server.isStopping else { return }
-        if entry.failed.isEmpty, entry.operations > 0, !isSuspect(server) {
+        if entry.failed.isEmpty, entry.operations > 0, entry.request.kind != .flush, !isSuspect(server) {
             return fail("R16", "request \(entry.request.id.value) failed although no operation did")
         }
         guard entry.request.kind == .read, !isSuspect(server) else { return }

@@ -85,9 +85,9 @@ extension Simulation {
         _ refusal: Refusal, _ plexes: [FoundPlex], _ present: [Int], _ truth: Bool, _ options: AssemblyOptions
     ) -> Bool {
         switch refusal {
-        case .incomplete(let missing, _, _):
-            let known = PlexSet(mask: plexes.reduce(0) { $0 | 1 << UInt8($1.disk) })
-            if missing.isSubset(of: known) { fail("R11", "refused for plexes \(missing.members) which are there") }
+        case .incomplete(let missing, _, let record):
+            let known = plexes.filter { $0.superblock.plex == record[PlexIndex($0.disk)].uuid }
+            if missing.isSubset(of: PlexSet(mask: known.reduce(0) { $0 | 1 << UInt8($1.disk) })) { fail("R11", "refused for plexes \(missing.members) which are there") }
             guard truth, random.chance(700) || !isHostile else { return false }
             var forced = options
             forced.allowDegraded = true
@@ -99,10 +99,28 @@ extension Simulation {
             return true
         case .noCurrentPlex:
             if truth { fail("R11", "no current plex, although one of disks \(present) is") }
-        case .split: fail("R11", "split brain is diagnosed in a legal history: \(refusal)")
+        case .split:
+            if forgetAncient(present) { return false }
+            fail("R11", "split brain is diagnosed in a legal history: \(refusal)")
         case .clonedPlex, .mustStayReadOnly: fail("R11", "refused without reason: \(refusal)")
         }
         return false
+    }
+
+    /// The history of a record reaches back 16 generations. Whoever was away longer looks like a stranger and is
+    /// refused, rightly: nothing proves that it is an ancestor. The administrator blanks it.
+    private func forgetAncient(_ present: [Int]) -> Bool {
+        guard let leader = leader(among: present.filter { isTruth($0) }), let record = disks[leader].head?.record,
+            record.history.count == Record.historyCapacity
+        else { return false }
+        var hasFound = false
+        for disk in present {
+            guard let head = disks[disk].summary, head.mirror == mirrorUUID, !record.descends(from: head.generation)
+            else { continue }
+            disks[disk].wipeSuperblocks()
+            hasFound = true
+        }
+        return hasFound
     }
 
     /// R11: the same verdict for every order of arrival.
