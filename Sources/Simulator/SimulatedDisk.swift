@@ -97,6 +97,7 @@ struct SimulatedDisk {
 
     private mutating func put(_ sector: Int, _ stamps: InlineArray<3, UInt32>) {
         for cell in 0..<3 { cached[sector * 3 + cell] = stamps[cell] }
+        if hasLost { unflushed.removeAll { $0.isForgotten && $0.sector == sector } }
         unflushed.append(Unflushed(order: order, sector: sector, stamps: stamps))
         if badCount > 0, bad[sector] {
             bad[sector] = false

@@ -16,11 +16,24 @@ extension Simulation {
             }
             if head.generation == other.generation {
                 if head.epoch > other.epoch { best = disk }
-            } else if disks[disk].head?.record.history.contains(where: { $0.generation == other.generation }) ?? false {
+            } else if descends(disk, from: other.generation) {
+                best = disk
+            } else if head.epoch > other.epoch, !descends(present, from: head.generation) {
+                // Too far apart for the history to tell: one of them has not been written for very long.
                 best = disk
             }
         }
         return best
+    }
+
+    private func descends(_ disk: Int, from generation: Generation) -> Bool {
+        disks[disk].head?.record.history.contains { $0.generation == generation } ?? false
+    }
+
+    /// Whether it also holds the newest record: what the engine calls current.
+    func isCurrent(_ disk: Int, among candidates: some Sequence<Int>) -> Bool {
+        guard isTruth(disk), let leader = leader(among: candidates) else { return false }
+        return disks[leader].summary?.epoch == disks[disk].summary?.epoch
     }
 
     /// Whether the disk alone could carry the mirror on without losing anything.
@@ -124,6 +137,8 @@ extension Simulation {
         guard let server, !entry.cells.isEmpty else { return }
         for plex in reachableInSync(server).members where disks.indices.contains(Int(plex.value)) {
             let disk = Int(plex.value)
+            // A disk that was pulled with its cache: nobody can know yet.
+            if disks[disk].isGone, disks[disk].hasLost { continue }
             for cell in entry.cells {
                 let stamp = entry.request.kind == .write ? Geometry.stamp(write: entry.write, cell: cell) : 0
                 guard disks[disk].cached[cell] == stamp else {
@@ -182,7 +197,11 @@ extension Simulation {
         guard let server, !server.isReadOnly, !isShadow else { return }
         let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
-        let members = open.filter { lead.inSync.contains(PlexIndex($0)) }
+        let members = open.filter { disk in
+            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation else { return false }
+            return lead.inSync.contains(PlexIndex(disk))
+        }
+        let inSync = PlexSet(mask: members.reduce(0) { $0 | 1 << UInt8($1) })
         guard let first = members.first else { return }
         if members.allSatisfy({ disks[$0].summary?.isClean ?? false }) {
             for disk in members {
@@ -194,8 +213,8 @@ extension Simulation {
                 }
             }
         }
-        let newcomers = lead.inSync.subtracting(server.knownInSync)
-        server.knownInSync = lead.inSync
+        let newcomers = inSync.subtracting(server.knownInSync)
+        server.knownInSync = inSync
         guard !newcomers.isEmpty, server.mirror.isOpen else { return }
         checkPromotion(newcomers, server, members)
     }

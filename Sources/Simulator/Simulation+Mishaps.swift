@@ -100,7 +100,10 @@ extension Simulation {
     }
 
     private func leave() {
-        for disk in disks.indices { disks[disk].hasLost = false }
+        for disk in disks.indices {
+            disks[disk].dropForgotten()
+            disks[disk].hasLost = false
+        }
         flights.removeAll()
         freeFlights.removeAll()
         outstanding.removeAll()

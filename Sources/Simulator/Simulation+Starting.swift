@@ -11,7 +11,7 @@ extension Simulation {
             if random.chance(200) { disks[disk].returnsAt = 0 }
             if disks[disk].returnsAt <= now { disks[disk].isGone = false }
             guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
-            let isSpare = !isTruth(disk) || disks.indices.contains { $0 != disk && isTruth($0) && !disks[$0].isGone }
+            let isSpare = !isTruth(disk) || disks.indices.contains { $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone }
             guard isSpare, random.chance(200) else { continue }
             if profile.has(.rollBack), isOutdated(disk) {
                 count(.rollBack)
@@ -98,7 +98,7 @@ extension Simulation {
             open(assembly, isReadOnly: options.isReadOnly)
             return true
         case .noCurrentPlex:
-            if truth { fail("R11", "no current plex, although one of disks \(present) is") }
+            if present.contains(where: { isCurrent($0, among: present) }) { fail("R11", "no current plex, although one of disks \(present) is") }
         case .split:
             if forgetAncient(present) { return false }
             fail("R11", "split brain is diagnosed in a legal history: \(refusal)")
