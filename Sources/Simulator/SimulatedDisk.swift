@@ -64,6 +64,8 @@ struct SimulatedDisk {
     /// Acknowledged but unflushed data vanished from it since the server was started.
     var hasLost = false
     var snapshot: Snapshot?
+    /// Its newest superblock, with this epoch, was destroyed: what an older one says proves nothing.
+    private(set) var lostEpoch: UInt64 = 0
     /// Writes of any kind, for "zero bytes written".
     private(set) var writes: UInt64 = 0
 
@@ -214,16 +216,19 @@ struct SimulatedDisk {
     mutating func wipeSuperblocks() {
         superblocks = Array(repeating: 0, count: superblocks.count)
         head = nil
+        lostEpoch = 0
         snapshot = nil
     }
 
     /// Flips bytes of the chosen copies.
     mutating func damage(copies: [Int], random: inout Random) {
+        let before = summary?.epoch ?? 0
         for copy in copies {
             let base = copy * Int(Layout.superblockSpacingBytes)
             superblocks[base + random.below(Superblock.byteCount)] ^= UInt8(1 + random.below(255))
         }
         scan()
+        if (summary?.epoch ?? 0) < before { lostEpoch = before }
     }
 
     mutating func format(_ superblock: Superblock) {
@@ -247,6 +252,7 @@ struct SimulatedDisk {
 
     mutating func rollBack() {
         guard let snapshot else { return }
+        lostEpoch = max(lostEpoch, summary?.epoch ?? 0)
         medium = snapshot.medium
         unflushed.removeAll()
         cached = medium

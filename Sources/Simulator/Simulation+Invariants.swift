@@ -39,6 +39,7 @@ extension Simulation {
     /// Whether the disk alone could carry the mirror on without losing anything.
     func isTruth(_ disk: Int) -> Bool {
         guard let own = disks[disk].summary, own.mirror == mirrorUUID, own.callsItselfInSync, let plex = own.own,
+            own.epoch >= disks[disk].lostEpoch,
             let leader = leader(among: disks.indices), let lead = disks[leader].summary
         else { return false }
         return own.generation == lead.generation && lead.inSync.contains(plex)
@@ -160,7 +161,8 @@ extension Simulation {
                 guard let stamp = oracle.settled(cell, by: moment), disks[Int(plex.value)].medium[cell] != stamp else {
                     continue
                 }
-                return fail("R8", "a flush is answered; plex \(plex) does not have cell \(cell) on its medium")
+                let found = disks[Int(plex.value)].medium[cell] >> Geometry.cellBits
+                return fail("R8", "a flush is answered; the medium of plex \(plex) has write \(found) in cell \(cell): \(oracle.describe(cell))")
             }
         }
     }
@@ -214,7 +216,7 @@ extension Simulation {
             }
         }
         let newcomers = inSync.subtracting(server.knownInSync)
-        server.knownInSync = inSync
+        server.knownInSync = server.knownInSync.intersection(lead.inSync).union(inSync)
         guard !newcomers.isEmpty, server.mirror.isOpen else { return }
         checkPromotion(newcomers, server, members)
     }
