@@ -124,6 +124,12 @@ extension Mirror {
     private mutating func breakDrained() {
         guard case .breakOff(let plex, _) = running?.command, case .draining = running?.step else { return }
         guard mutationsInFlight == 0 || mutant == .breakWithoutDrain else { return }
+        guard working.contains(plex), working.count > 1 else {
+            // Expelled while the writes ended: its disk may be closed already.
+            letMutationsGo()
+            answer(.failed("plex \(plex) failed meanwhile; it is not a consistent copy and was not broken off"))
+            return
+        }
         running?.step = .flushing
         startInternalFlush(.breakOff, PlexSet(plex), plex: plex)
     }
@@ -310,10 +316,6 @@ extension Mirror {
     private mutating func beginStop() {
         phase = .stopping
         releaseHeld()
-        if isReadOnly {
-            finishStop("")
-            return
-        }
         drained()
     }
 
@@ -358,9 +360,9 @@ extension Mirror {
 
     private mutating func finishStop(_ complaint: String) {
         phase = .stopped
-        for plex in 0..<PlexSet.capacity { release(PlexIndex(plex)) }
         answer(complaint.isEmpty ? .done("mirror \(record.name) is stopped and clean") : .failed(complaint))
-        emit(.stopped)
+        for plex in 0..<PlexSet.capacity { release(PlexIndex(plex)) }
+        stoppedIfReleased()
     }
 
     mutating func commandAfterCommit(round: UInt64) {

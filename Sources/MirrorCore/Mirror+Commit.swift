@@ -121,6 +121,13 @@ extension Mirror {
             commit.isRunning = false
             return
         }
+        if let named = commit.snapshot?.inSync, !named.isSubset(of: working.union(recovering)) {
+            // A plex that the record names in sync left during the round, perhaps without having it: whoever
+            // waits, waits for a record that says so (R1, R2).
+            commit.isRunning = false
+            commit.isWanted = true
+            return
+        }
         let newcomers = commit.newcomers.intersection(recovering.union(joining))
         commit.isInSecondPhase = true
         if newcomers.isEmpty {

@@ -21,6 +21,8 @@ struct Resync {
     /// The same for making in-sync plexes equal after a crash.
     var equaliseNext: UInt64 = 0
     var isEqualiseFlushing = false
+    /// When the flush at the end of that is tried again.
+    var flushRetryAt: UInt64 = 0
     var promoting = PlexSet.empty
     var windows: [Window]
     /// Set while no source can be read: when to try again, and where it failed.
@@ -190,7 +192,9 @@ extension Mirror {
 
     private mutating func finishSweeps() {
         let size = record.dataBytes
-        if equalBelow != nil, resync.equalisedBelow == size, !resync.isEqualiseFlushing {
+        if equalBelow != nil, resync.equalisedBelow == size, !resync.isEqualiseFlushing,
+            now.nanoseconds >= resync.flushRetryAt
+        {
             resync.isEqualiseFlushing = true
             startInternalFlush(.equalised, working)
         }
@@ -207,7 +211,13 @@ extension Mirror {
 
     mutating func equalisedFlushed(everywhere: Bool) {
         resync.isEqualiseFlushing = false
-        guard everywhere, equalBelow == record.dataBytes else {
+        guard everywhere else {
+            // A flush that failed on all plexes alike fails again at once, without I/O: wait, or this never
+            // returns.
+            resync.flushRetryAt = now.nanoseconds + limits.resyncRetryNanoseconds
+            return
+        }
+        guard equalBelow == record.dataBytes else {
             pumpResync()
             return
         }

@@ -186,6 +186,8 @@ extension Mirror {
         let plex = tag.plex
         precondition(slots[index].generation == tag.generation && slots[index].pending.contains(plex))
         var failure: DiskFailure?
+        // One that was expelled meanwhile gets nothing more.
+        let mayContinue = working.contains(plex) || recovering.contains(plex)
         switch result {
         case .transferred(let bytes):
             let transfer = slots[index].transfer
@@ -196,20 +198,21 @@ extension Mirror {
                 // A short transfer is legal; one that moves nothing means that the backing ends here.
                 let whole = bytes & ~(Limits.blockBytes - 1)
                 slots[index].progress[position] += whole
-                if whole > 0 || (bytes > 0 && retryTransient(index)) {
+                if mayContinue, whole > 0 || (bytes > 0 && retryTransient(index)) {
                     submit(operation(index, plex))
                     return
                 }
                 failure = .truncated
             }
         case .failed(let reported):
-            if reported.kind == .transient, retryTransient(index) {
+            if mayContinue, reported.kind == .transient, retryTransient(index) {
                 submit(operation(index, plex))
                 return
             }
             failure = reported
         }
         slots[index].pending.remove(plex)
+        if slots[index].transfer.kind == .flush { failure = believeFlush(plex, failure) }
         switch slots[index].step {
         case .reading, .edgeRead:
             if let failure { readFailed(index, plex, failure) } else { readDone(index, plex) }
@@ -226,6 +229,18 @@ extension Mirror {
         case .idle, .held, .lock, .gate, .parked, .retryWait, .failureRecord, .pinRecord:
             preconditionFailure("no operation can be in flight in this step")
         }
+    }
+
+    /// The operating system reports a failed flush once: another one on the same disk, even one that was under
+    /// way at that time, may then succeed although data is lost (R8). It counts as failed from here on.
+    private mutating func believeFlush(_ plex: PlexIndex, _ failure: DiskFailure?) -> DiskFailure? {
+        let position = Int(plex.value)
+        if let failure {
+            plexes[position].flushFailed = true
+            plexes[position].lastFailure = failure
+            return failure
+        }
+        return plexes[position].flushFailed && mutant != .hideFlushError ? plexes[position].lastFailure : nil
     }
 
     private mutating func readDone(_ index: Int, _ plex: PlexIndex) {
@@ -300,12 +315,12 @@ extension Mirror {
     /// that is on record everywhere, the client waits.
     mutating func acknowledge(_ index: Int) {
         let isCovered =
-            !slots[index].hasFannedOut || possibleInSync.isSubset(of: slots[index].good)
+            !slots[index].hasFannedOut || possibleInSync.isSubset(of: slots[index].good.intersection(trusted))
             || mutant == .acknowledgeBeforeRecord || mutant == .trimOnOnePlex || isReadOnly
         if isCovered {
             finish(index, slots[index].status)
         } else if slots[index].request.kind == .flush,
-            !possibleInSync.subtracting(slots[index].good).intersection(working.union(recovering)).isEmpty
+            !possibleInSync.subtracting(slots[index].good).intersection(trusted).isEmpty
         {
             // A plex came into the set while this flush was under way.
             startFlush(index)
@@ -313,6 +328,14 @@ extension Mirror {
             slots[index].step = .parked
             commit.needsWake = true
         }
+    }
+
+    /// Where a write that succeeded is still known to be. Not on a plex that was expelled since, nor on one
+    /// whose flush failed: it may have dropped it again. If that holds for all of them, there is no better one.
+    private var trusted: PlexSet {
+        var set = working.union(recovering)
+        for plex in set.members where plexes[Int(plex.value)].flushFailed { set.remove(plex) }
+        return set.intersection(working).isEmpty ? working.union(recovering) : set
     }
 
     // MARK: flush

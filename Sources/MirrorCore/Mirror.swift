@@ -79,6 +79,7 @@ package struct Mirror: ~Copyable {
     var mutationsInFlight = 0
     var clientRequestsInFlight = 0
     var isOpenFlushed = false
+    var isStoppedTold = false
     var isSuspended = false
     var suspensionCause = DiskFailure.truncated
     var nextReadPlex: UInt8 = 0

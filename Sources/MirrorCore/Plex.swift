@@ -59,6 +59,8 @@ extension Mirror {
             return
         }
         for plex in assembly.participants.members { attach(plex, assembly) }
+        // A plex that is trusted again is not at risk for what it said in an earlier life; the counters stay.
+        for plex in working.members { record[plex].cause = .none }
         if mustEqualise { equalBelow = 0 } else { record.pinned = nil }
         gate = isUnclean ? .dirty : .clean
         joinAtOpen(assembly)
@@ -109,6 +111,16 @@ extension Mirror {
         guard plexes[index].isReleasing, plexes[index].inFlight == 0 else { return }
         plexes[index] = Plex()
         emit(.release(plex))
+        stoppedIfReleased()
+    }
+
+    /// A write to the event log, or one to an expelled plex, may outlast the answer to `stop`.
+    func isEveryDiskReleased() -> Bool { plexes.allSatisfy { $0.attachment == nil } }
+
+    mutating func stoppedIfReleased() {
+        guard phase == .stopped, !isStoppedTold, isEveryDiskReleased() else { return }
+        isStoppedTold = true
+        emit(.stopped)
     }
 
     func list(_ set: PlexSet) -> String { set.members.map(\.description).joined(separator: ", ") }

@@ -1,0 +1,37 @@
+package import MirrorCore
+
+/// A rule of 3-correctness that was broken, as observed from outside the engine.
+package struct Violation: Sendable, Equatable {
+    package var rule: String
+    package var text: String
+    package var step: Int
+}
+
+package struct Options: Sendable {
+    package var seed: UInt64
+    package var mutant = Mutant.none
+    package var isTraced = false
+    package var disabled: [Fault] = []
+    /// Ends the run, without a verdict on liveness, after so many events.
+    package var maximumSteps = Int.max
+    /// For speed: skip the starts after this one.
+    package var maximumStarts = Int.max
+
+    package init(seed: UInt64, mutant: Mutant = .none) {
+        self.seed = seed
+        self.mutant = mutant
+    }
+}
+
+/// What came of one run.
+package struct Outcome: Sendable {
+    package var seed: UInt64
+    package var violation: Violation?
+    package var steps: Int
+    package var simulatedNanoseconds: UInt64
+    package var requests: Int
+    package var histogram: Histogram
+    /// A digest of everything that happened; equal for equal options.
+    package var hash: UInt64
+    package var trace: [String]
+}

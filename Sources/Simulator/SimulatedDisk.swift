@@ -1,0 +1,279 @@
+internal import MirrorFormat
+
+/// A disk with a volatile cache in front of its medium.
+///
+/// What is written lands in the cache and in the ordered list of sectors not yet flushed; a flush moves the
+/// list onto the medium; a power loss keeps any subset of the list, sector by sector (`lose`). Superblocks
+/// are held as real bytes.
+struct SimulatedDisk {
+    /// A sector in the cache that the medium lacks.
+    struct Unflushed {
+        /// Order of execution on this disk.
+        var order: UInt64
+        var sector: Int
+        var stamps: InlineArray<3, UInt32>
+        /// A flush failed and the operating system dropped the dirty mark: no later flush writes it.
+        var isForgotten = false
+    }
+
+    /// What the checks need of a superblock, without its tables.
+    struct Summary {
+        var mirror: MirrorUUID
+        var generation: Generation
+        var epoch: UInt64
+        var isClean: Bool
+        var inSync: PlexSet
+        var own: PlexIndex?
+
+        init(_ superblock: Superblock) {
+            mirror = superblock.record.mirror
+            generation = superblock.record.generation
+            epoch = superblock.record.epoch
+            isClean = superblock.record.isClean
+            inSync = superblock.record.inSync
+            own = superblock.record.index(of: superblock.plex)
+        }
+
+        var callsItselfInSync: Bool { own.map { inSync.contains($0) } ?? false }
+    }
+
+    struct Snapshot {
+        var medium: [UInt32]
+        var superblocks: [UInt8]
+        var head: Superblock
+    }
+
+    let number: Int
+    let layout: Layout
+    private(set) var cached: [UInt32]
+    private(set) var medium: [UInt32]
+    private(set) var unflushed: [Unflushed] = []
+    private(set) var order: UInt64 = 0
+    /// The last 64 KiB.
+    private(set) var superblocks: [UInt8]
+    /// The newest superblock that a reader would find.
+    private(set) var head: Superblock? { didSet { summary = head.map(Summary.init) } }
+    private(set) var summary: Summary?
+    /// Sectors that can't be read until they are written.
+    var bad: [Bool]
+    var badCount = 0
+    /// Every operation fails until it is opened again.
+    var isGone = false
+    /// Not before this moment may it be found again.
+    var returnsAt: UInt64 = 0
+    /// Acknowledged but unflushed data vanished from it since the server was started.
+    var hasLost = false
+    var snapshot: Snapshot?
+    /// Its newest superblock, with this epoch, was destroyed: what an older one says proves nothing.
+    private(set) var lostEpoch: UInt64 = 0
+    /// Writes of any kind, for "zero bytes written".
+    private(set) var writes: UInt64 = 0
+
+    init(number: Int, layout: Layout) {
+        self.number = number
+        self.layout = layout
+        let sectors = Int(layout.dataBytes) / Geometry.sectorBytes
+        cached = Array(repeating: 0, count: sectors * Geometry.cellsPerSector)
+        medium = cached
+        superblocks = Array(repeating: 0, count: Int(Layout.superblockAreaBytes))
+        bad = Array(repeating: false, count: sectors)
+    }
+
+    // MARK: data
+
+    /// Takes sectors from a buffer into the cache.
+    mutating func write(sector first: Int, count: Int, from buffer: [UInt32], cell: Int) {
+        writes += 1
+        order += 1
+        for index in 0..<count {
+            let source = cell + index * 3
+            put(first + index, [buffer[source], buffer[source + 1], buffer[source + 2]])
+        }
+    }
+
+    mutating func zero(sector first: Int, count: Int) {
+        writes += 1
+        order += 1
+        for index in 0..<count { put(first + index, [0, 0, 0]) }
+    }
+
+    private mutating func put(_ sector: Int, _ stamps: InlineArray<3, UInt32>) {
+        for cell in 0..<3 { cached[sector * 3 + cell] = stamps[cell] }
+        if hasLost { unflushed.removeAll { $0.isForgotten && $0.sector == sector } }
+        unflushed.append(Unflushed(order: order, sector: sector, stamps: stamps))
+        if badCount > 0, bad[sector] {
+            bad[sector] = false
+            badCount -= 1
+        }
+    }
+
+    func hasBad(sector first: Int, count: Int) -> Bool {
+        badCount > 0 && bad[first..<first + count].contains(true)
+    }
+
+    /// Everything executed up to `mark` is on the medium from now on.
+    mutating func flush(through mark: UInt64) {
+        var kept: [Unflushed] = []
+        for entry in unflushed {
+            if entry.order <= mark, !entry.isForgotten { settle(entry) } else { kept.append(entry) }
+        }
+        unflushed = kept
+    }
+
+    /// A write with forced unit access: its sectors, and nothing else.
+    mutating func flush(sectors: Range<Int>, through mark: UInt64) {
+        var kept: [Unflushed] = []
+        for entry in unflushed {
+            if entry.order <= mark, sectors.contains(entry.sector) { settle(entry) } else { kept.append(entry) }
+        }
+        unflushed = kept
+    }
+
+    private mutating func settle(_ entry: Unflushed) {
+        for cell in 0..<3 { medium[entry.sector * 3 + cell] = entry.stamps[cell] }
+    }
+
+    /// A flush failed: what it covered is partly written, partly dropped at once, partly still readable
+    /// but never to be written (ATC'20, "Can applications recover from fsync failures?").
+    mutating func failFlush(through mark: UInt64, random: inout Random) {
+        hasLost = true
+        var kept: [Unflushed] = []
+        for var entry in unflushed {
+            if entry.order > mark {
+                kept.append(entry)
+                continue
+            }
+            switch random.below(3) {
+            case 0: settle(entry)
+            case 1: break
+            default:
+                entry.isForgotten = true
+                kept.append(entry)
+            }
+        }
+        unflushed = kept
+        rebuildCache()
+    }
+
+    private mutating func rebuildCache() {
+        cached = medium
+        for entry in unflushed {
+            for cell in 0..<3 { cached[entry.sector * 3 + cell] = entry.stamps[cell] }
+        }
+    }
+
+    /// The process that used the disk died; the cache lives on, but for what a failed flush made orphans.
+    mutating func dropForgotten() {
+        guard unflushed.contains(where: { $0.isForgotten }) else { return }
+        unflushed.removeAll { $0.isForgotten }
+        rebuildCache()
+    }
+
+    enum Loss: Int, CaseIterable { case nothing, everything, half, few }
+
+    /// Power fails: any subset of the unflushed sectors survives.
+    mutating func losePower(_ loss: Loss, random: inout Random) {
+        for entry in unflushed where !entry.isForgotten {
+            let survives =
+                switch loss {
+                case .nothing: true
+                case .everything: false
+                case .half: random.chance(500)
+                case .few: random.chance(900)
+                }
+            if survives { settle(entry) }
+        }
+        unflushed.removeAll()
+        cached = medium
+    }
+
+    // MARK: superblocks
+
+    enum Landing: Int { case whole, torn, none }
+
+    /// Puts 4 KiB of metadata onto the medium. `offset` is on the disk.
+    mutating func writeMetadata(_ bytes: [UInt8], offset: UInt64, landing: Landing, random: inout Random) {
+        writes += 1
+        let start = Layout.usableBytes(ofDisk: layout.diskBytes) - Layout.superblockAreaBytes
+        guard offset >= start, landing != .none else { return }
+        let base = Int(offset - start)
+        for sector in 0..<Geometry.sectorsPerBlock {
+            if landing == .torn, random.chance(500) { continue }
+            let from = sector * Geometry.sectorBytes
+            for index in from..<from + Geometry.sectorBytes { superblocks[base + index] = bytes[index] }
+        }
+        scan()
+    }
+
+    mutating func scan() {
+        if case .found(let superblock) = scanResult() { head = superblock } else { head = nil }
+    }
+
+    func scanResult() -> SuperblockScan {
+        unsafe SuperblockScan.scan(area: superblocks.span.bytes, diskBytes: layout.diskBytes)
+    }
+
+    mutating func wipeSuperblocks() {
+        superblocks = Array(repeating: 0, count: superblocks.count)
+        head = nil
+        lostEpoch = 0
+        snapshot = nil
+    }
+
+    /// Flips bytes of the chosen copies.
+    mutating func damage(copies: [Int], random: inout Random) {
+        let before = summary?.epoch ?? 0
+        for copy in copies {
+            let base = copy * Int(Layout.superblockSpacingBytes)
+            superblocks[base + random.below(Superblock.byteCount)] ^= UInt8(1 + random.below(255))
+        }
+        scan()
+        if (summary?.epoch ?? 0) < before { lostEpoch = before }
+    }
+
+    mutating func format(_ superblock: Superblock) {
+        for copy in 0..<Layout.superblockCopies {
+            let base = copy * Int(Layout.superblockSpacingBytes)
+            var bytes = [UInt8](repeating: 0, count: Superblock.byteCount)
+            var span = bytes.mutableSpan
+            var raw = unsafe span.mutableBytes
+            superblock.encode(copy: copy, into: &raw)
+            for index in bytes.indices { superblocks[base + index] = bytes[index] }
+        }
+        scan()
+    }
+
+    // MARK: time travel
+
+    mutating func takeSnapshot() {
+        guard let head else { return }
+        snapshot = Snapshot(medium: medium, superblocks: superblocks, head: head)
+    }
+
+    mutating func rollBack() {
+        guard let snapshot else { return }
+        lostEpoch = max(lostEpoch, summary?.epoch ?? 0)
+        medium = snapshot.medium
+        unflushed.removeAll()
+        cached = medium
+        superblocks = snapshot.superblocks
+        scan()
+    }
+
+    /// Somebody used the disk for something else.
+    mutating func scribble(random: inout Random) {
+        for sector in bad.indices where random.chance(300) {
+            for cell in 0..<3 { medium[sector * 3 + cell] = .max - UInt32(random.below(1000)) }
+        }
+        unflushed.removeAll()
+        cached = medium
+    }
+
+    /// The sector errors were of a kind that passes.
+    mutating func heal() {
+        isGone = false
+        returnsAt = 0
+        bad = Array(repeating: false, count: bad.count)
+        badCount = 0
+    }
+}

@@ -1,0 +1,140 @@
+internal import MirrorCore
+internal import MirrorFormat
+
+/// The administrator: breaks plexes off, takes them out, brings them back.
+extension Simulation {
+    func commandTurn() {
+        queue.add(.command, at: now + UInt64(random.below(profile.commandNanoseconds * 2)) + 1)
+        guard isHostile, let server, !server.isStopping, !server.isReadOnly else { return }
+        let plex = PlexIndex(random.below(disks.count))
+        switch random.below(8) {
+        case 0 where profile.has(.offline):
+            count(.offline)
+            give(.takeOffline, plex, .takeOffline(plex))
+        case 1 where profile.has(.breakOff):
+            count(.breakOff)
+            breakOff(plex)
+        case 2 where profile.has(.remove):
+            count(.remove)
+            give(.remove, plex, .remove(plex))
+        case 3, 4, 5, 6:
+            if profile.has(.join) { joinSomeone() }
+        default: break
+        }
+    }
+
+    private func give(_ kind: PendingCommand.Kind, _ plex: PlexIndex, _ command: Command, _ change: (inout PendingCommand) -> Void = { _ in }) {
+        commandNumber += 1
+        var pending = PendingCommand(id: commandNumber, kind: kind, plex: plex, disk: Int(plex.value))
+        change(&pending)
+        commands.append(pending)
+        note("command \(commandNumber): \(kind) plex \(plex)")
+        mix(commandNumber)
+        handle(.command(CommandID(commandNumber), command))
+    }
+
+    func orderStop() {
+        guard let server, !server.isStopping else { return }
+        server.isStopping = true
+        give(.stop, PlexIndex(0), .stop)
+    }
+
+    private func breakOff(_ plex: PlexIndex) {
+        let isExact = commands.isEmpty && (server?.mirror.isOpen ?? false)
+        let awaited = outstanding.filter { requests[$0].request.kind != .read && requests[$0].request.kind != .flush }
+        let cut = oracle.clock
+        give(.breakOff, plex, .breakOff(plex, name: "copy")) { pending in
+            pending.isExact = isExact
+            pending.awaited = awaited
+            pending.cut = cut
+            if awaited.isEmpty { pending.copy = oracle.legal(through: cut) }
+        }
+    }
+
+    /// When the last write that was under way at a break is answered, the copy's contents are fixed.
+    func noteBreakProgress(_ entry: ClientRequest) {
+        let index = Int(entry.request.id.value) - 1
+        for position in commands.indices where commands[position].kind == .breakOff {
+            guard let place = commands[position].awaited.firstIndex(of: index) else { continue }
+            commands[position].awaited.remove(at: place)
+            if commands[position].awaited.isEmpty {
+                commands[position].copy = oracle.legal(through: commands[position].cut)
+            }
+        }
+    }
+
+    /// A disk that is present and not in use is given back to the mirror.
+    func joinSomeone() {
+        // What the driver reads from a disk holds only while no other command can change it.
+        guard let server, commands.isEmpty else { return }
+        let record = server.mirror.record
+        let candidates = disks.indices.filter { disk in
+            guard disks[disk].returnsAt <= now else { return false }
+            guard let head = disks[disk].head, head.record.mirror == mirrorUUID else { return true }
+            // The driver never lets a fresher plex, or one of another branch, be overwritten.
+            return record.descends(from: head.record.generation)
+                && (head.record.generation != record.generation || head.record.epoch <= record.epoch)
+        }
+        guard let disk = random.pick(candidates) else { return }
+        join(disk)
+    }
+
+    func join(_ disk: Int) {
+        guard let server else { return }
+        count(.join)
+        let plex = PlexIndex(disk)
+        let head = disks[disk].head
+        var uuid = newPlex()
+        if let head, head.record.mirror == mirrorUUID, head.plex == server.mirror.record[plex].uuid, random.chance(900) {
+            uuid = head.plex
+        }
+        let isFree = server.disks[disk] == nil
+        if isFree {
+            disks[disk].isGone = false
+            server.disks[disk] = disk
+        }
+        let attachment = Attachment(uuid: uuid, layout: layout, sequence: head?.sequence ?? 0)
+        give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
+    }
+
+    // MARK: answers
+
+    func answered(_ id: UInt64, _ answer: Answer) {
+        guard let server, let position = commands.firstIndex(where: { $0.id == id }) else {
+            return fail("R16", "command \(id) is answered twice")
+        }
+        let command = commands.remove(at: position)
+        note("answer \(id): \(answer)")
+        let isDone: Bool
+        let isRefused: Bool
+        switch answer {
+        case .done: (isDone, isRefused) = (true, false)
+        case .refused: (isDone, isRefused) = (false, true)
+        case .failed: (isDone, isRefused) = (false, false)
+        }
+        mix(isDone ? 3 : isRefused ? 5 : 7)
+        switch command.kind {
+        case .join:
+            if isRefused, command.isExact { server.disks[command.disk] = nil }
+        case .breakOff:
+            if isDone { checkCopy(command) }
+        case .stop: stopAnswer = isDone
+        case .remove, .takeOffline: break
+        }
+    }
+
+    /// A plex that was broken off is a mirror of its own and holds every acknowledged write, whole.
+    private func checkCopy(_ command: PendingCommand) {
+        guard case .found(let own) = disks[command.disk].scanResult(), own.record.mirror != mirrorUUID,
+            own.record.inSync.count == 1, own.record.name == "copy"
+        else { return fail("break", "plex \(command.plex) is broken off without a superblock of its own") }
+        if case .refused(let why) = assemble([FoundPlex(disk: 0, superblock: own)]) {
+            return fail("break", "plex \(command.plex) is broken off and does not start: \(why)")
+        }
+        guard command.isExact, let copy = command.copy, !isShadow else { return }
+        for cell in copy.indices where !copy[cell].contains(disks[command.disk].medium[cell]) {
+            return fail("break", "the copy of plex \(command.plex) has write \(disks[command.disk].medium[cell] >> Geometry.cellBits) at cell \(cell); legal: \(oracle.describe(cell))")
+        }
+        if random.chance(300) { disks[command.disk].scribble(random: &random) }
+    }
+}

@@ -1,0 +1,275 @@
+internal import MirrorCore
+internal import MirrorFormat
+
+/// From an effect to its completion: when it happens, what it does, how it fails.
+extension Simulation {
+    func submit(_ operation: DiskOperation, _ server: Server) {
+        guard let disk = server.disks[Int(operation.plex.value)] else {
+            return fail("R12", "\(operation.kind) on plex \(operation.plex), which has no open disk")
+        }
+        var flight = Flight(operation: operation, disk: disk, plan: .succeed)
+        if operation.kind == .writeMetadata { flight.metadata = encode(operation, server) }
+        flight.plan = drawPlan(operation, disk)
+        flight.mark = disks[disk].order
+        checkSubmission(flight, server)
+        if operation.request.value > 0 { requests[Int(operation.request.value) - 1].operations += 1 }
+        let index = place(flight)
+        let delay = drawDelay()
+        let start = operation.kind == .flush ? 0 : UInt64(random.below(Int(delay)))
+        queue.add(.execute(index), at: now + start)
+        queue.add(.complete(index), at: now + delay)
+        note(
+            "submit #\(index) \(operation.kind)\(operation.isDurable ? " durable" : "") plex \(operation.plex) "
+                + "\(operation.offset)+\(operation.length) request \(operation.request.value)")
+    }
+
+    private func place(_ flight: Flight) -> Int {
+        if let index = freeFlights.popLast() {
+            flights[index] = flight
+            return index
+        }
+        flights.append(flight)
+        return flights.count - 1
+    }
+
+    private func encode(_ operation: DiskOperation, _ server: Server) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0xEE, count: Geometry.blockBytes)
+        var span = bytes.mutableSpan
+        var raw = unsafe span.mutableBytes
+        server.mirror.encodeMetadata(operation, into: &raw)
+        return bytes
+    }
+
+    private func drawDelay() -> UInt64 {
+        if isHostile, profile.has(.hang), random.chance(profile.rate / 4 + 1) {
+            count(.hang)
+            return UInt64(random.within(200...20_000)) * 1_000_000
+        }
+        return random.delay(1_000, profile.maximumDelay) + 1
+    }
+
+    private func chance(_ fault: Fault, _ disk: Int, divisor: Int = 1) -> Bool {
+        guard isHostile, profile.has(fault) else { return false }
+        var rate = profile.rate
+        if profile.sickDisk >= 0 { rate = profile.sickDisk == disk ? rate * 3 : rate / 3 }
+        guard random.chance(max(1, rate / divisor)) else { return false }
+        count(fault)
+        return true
+    }
+
+    private func drawPlan(_ operation: DiskOperation, _ disk: Int) -> Flight.Plan {
+        if isHostile, now < blipUntil { return .fail(errorNumber: blipError, effect: .none) }
+        if chance(.transient, disk) {
+            return .fail(errorNumber: [11, 4, 12, 16][random.below(4)], effect: .none)
+        }
+        switch operation.kind {
+        case .read, .queryAllocation:
+            if chance(.readError, disk) { return .fail(errorNumber: [5, 61, 84, 121][random.below(4)], effect: .none) }
+            if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 22, effect: .none) }
+            return shortPlan(operation, disk)
+        case .write:
+            if chance(.writeError, disk) { return .fail(errorNumber: [5, 61][random.below(2)], effect: drawLanding()) }
+            if chance(.noSpace, disk) { return .fail(errorNumber: [28, 122, 27][random.below(3)], effect: drawLanding()) }
+            if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 22, effect: .none) }
+            return shortPlan(operation, disk)
+        case .deallocate, .zero:
+            if chance(.writeError, disk) { return .fail(errorNumber: 5, effect: drawLanding()) }
+            if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 95, effect: .none) }
+            return .succeed
+        case .flush:
+            guard chance(.flushError, disk) else { return .succeed }
+            let error: Int32 = [5, 28][random.below(2)]
+            return mayLose(disk) ? .loseFlush(errorNumber: error) : .fail(errorNumber: error, effect: .none)
+        case .writeMetadata:
+            if chance(.metadataError, disk) { return .fail(errorNumber: 5, effect: drawLanding()) }
+            return .succeed
+        }
+    }
+
+    private func drawLanding() -> SimulatedDisk.Landing {
+        [.whole, .torn, .none][random.below(3)]
+    }
+
+    private func shortPlan(_ operation: DiskOperation, _ disk: Int) -> Flight.Plan {
+        guard operation.kind == .read || operation.kind == .write else { return .succeed }
+        if chance(.zeroTransfer, disk, divisor: 8) { return .short(0) }
+        guard chance(.shortTransfer, disk) else { return .succeed }
+        return .short(UInt64(random.below(Int(operation.length) / Geometry.sectorBytes) * Geometry.sectorBytes))
+    }
+
+    /// The fault budget: a disk may lose what it acknowledged only while another one that is in sync, and
+    /// on record as such, has lost nothing.
+    func mayLose(_ disk: Int) -> Bool {
+        disks.indices.contains { other in
+            other != disk && !disks[other].hasLost && !disks[other].isGone && isTruth(other)
+                && (server?.disks.contains(other) ?? true)
+        }
+    }
+
+    // MARK: execution
+
+    /// The moment at which the disk's cache changes, or is looked at.
+    func execute(_ index: Int) {
+        guard var flight = flights[index], !flight.isExecuted else { return }
+        flight.isExecuted = true
+        let disk = flight.disk
+        if disks[disk].isGone { flight.plan = .fail(errorNumber: 6, effect: .none) }
+        let operation = flight.operation
+        let first = Int(operation.offset) / Geometry.sectorBytes
+        var count = Int(operation.length) / Geometry.sectorBytes
+        var tears = false
+        switch flight.plan {
+        case .succeed, .loseFlush: break
+        case .short(let bytes): count = Int(bytes) / Geometry.sectorBytes
+        case .fail(_, let effect):
+            if effect == .none { count = 0 }
+            tears = effect == .torn
+        }
+        switch operation.kind {
+        case .read:
+            if disks[disk].hasBad(sector: first, count: count) {
+                flight.plan = .fail(errorNumber: 5, effect: .none)
+            } else {
+                fill(operation, disk, first, count)
+            }
+        case .write:
+            for run in runs(first, count, tears: tears) {
+                let cell = Int(operation.bufferOffset) / Geometry.sectorBytes * 3 + (run.lowerBound - first) * 3
+                withBuffer(operation.buffer) { disks[disk].write(sector: run.lowerBound, count: run.count, from: $0, cell: cell) }
+            }
+            flight.mark = disks[disk].order
+        case .deallocate, .zero:
+            for run in runs(first, count, tears: tears) { disks[disk].zero(sector: run.lowerBound, count: run.count) }
+            flight.mark = disks[disk].order
+        case .flush, .writeMetadata, .queryAllocation: break
+        }
+        flights[index] = flight
+    }
+
+    /// The sectors that a write moves: all, or for one that tears a subset.
+    private func runs(_ first: Int, _ count: Int, tears: Bool) -> [Range<Int>] {
+        guard count > 0 else { return [] }
+        guard tears else { return [first..<first + count] }
+        return (first..<first + count).filter { _ in random.chance(500) }.map { $0..<$0 + 1 }
+    }
+
+    private func fill(_ operation: DiskOperation, _ disk: Int, _ first: Int, _ count: Int) {
+        let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
+        changeBuffer(operation.buffer) { buffer in
+            for cell in 0..<count * 3 { buffer[base + cell] = disks[disk].cached[first * 3 + cell] }
+        }
+    }
+
+    // MARK: completion
+
+    func complete(_ index: Int) {
+        execute(index)
+        guard let flight = flights[index], let server else { return }
+        flights[index] = nil
+        freeFlights.append(index)
+        let result = land(flight)
+        mix(flight.operation.tag.raw)
+        note("complete #\(index) \(flight.operation.kind) plex \(flight.operation.plex): \(result)")
+        if case .failed = result, flight.operation.request.value > 0 {
+            requests[Int(flight.operation.request.value) - 1].failed.insert(flight.operation.plex)
+        }
+        if case .transferred(let moved) = result, moved < flight.operation.length, flight.operation.request.value > 0 {
+            requests[Int(flight.operation.request.value) - 1].failed.insert(flight.operation.plex)
+        }
+        server.mirror.handle(.completion(flight.operation.tag, result), now: instant)
+        pump(server)
+    }
+
+    /// The lasting effect, and what the engine is told.
+    private func land(_ flight: Flight) -> DiskResult {
+        let operation = flight.operation
+        let disk = flight.disk
+        if disks[disk].isGone { return .failed(DiskFailure(errorNumber: [6, 19, 9][random.below(3)], isBlockDevice: isBlockDevice)) }
+        switch flight.plan {
+        case .succeed:
+            landDurably(flight)
+            return .transferred(operation.length)
+        case .short(let bytes):
+            // What a short forced write did move is durable.
+            var moved = flight
+            moved.operation.length = bytes
+            if bytes > 0 { landDurably(moved) }
+            return .transferred(bytes)
+        case .loseFlush(let error):
+            // The disk that was to keep the data may have failed since.
+            if mayLose(disk) { disks[disk].failFlush(through: flight.mark, random: &random) }
+            return .failed(DiskFailure(errorNumber: error, isBlockDevice: isBlockDevice))
+        case .fail(let error, let effect):
+            if operation.kind == .writeMetadata {
+                disks[disk].writeMetadata(flight.metadata, offset: operation.offset, landing: effect, random: &random)
+                agreementIsDue = true
+            }
+            return .failed(DiskFailure(errorNumber: error, isBlockDevice: isBlockDevice))
+        }
+    }
+
+    private func landDurably(_ flight: Flight) {
+        let operation = flight.operation
+        let first = Int(operation.offset) / Geometry.sectorBytes
+        let last = first + Int(operation.length) / Geometry.sectorBytes
+        switch operation.kind {
+        case .flush: disks[flight.disk].flush(through: flight.mark)
+        case .write, .deallocate, .zero:
+            if operation.isDurable { disks[flight.disk].flush(sectors: first..<last, through: flight.mark) }
+        case .writeMetadata: landMetadata(flight)
+        case .read, .queryAllocation: break
+        }
+    }
+
+    private func landMetadata(_ flight: Flight) {
+        let before = disks[flight.disk].summary
+        disks[flight.disk].writeMetadata(
+            flight.metadata, offset: flight.operation.offset, landing: .whole, random: &random)
+        agreementIsDue = true
+        // Wiping, copy by copy, lets older ones show through.
+        guard flight.metadata.contains(where: { $0 != 0 }) else { return }
+        if let before, let after = disks[flight.disk].summary, before.mirror == after.mirror, after.epoch < before.epoch {
+            fail("R5", "disk \(flight.disk): epoch \(before.epoch) becomes \(after.epoch)")
+        }
+    }
+
+    // MARK: buffers
+
+    private func withBuffer(_ id: BufferID, _ body: ([UInt32]) -> Void) {
+        if let window = id.windowIndex {
+            if let server { body(server.windows[window]) }
+        } else if Int(id.value) < requests.count, !requests[Int(id.value)].buffer.isEmpty {
+            body(requests[Int(id.value)].buffer)
+        } else {
+            fail("R14", "buffer \(id.value) is used after its request was answered")
+        }
+    }
+
+    private func changeBuffer(_ id: BufferID, _ body: (inout [UInt32]) -> Void) {
+        if let window = id.windowIndex {
+            if let server { body(&server.windows[window]) }
+        } else if Int(id.value) < requests.count, !requests[Int(id.value)].buffer.isEmpty {
+            body(&requests[Int(id.value)].buffer)
+        } else {
+            fail("R14", "buffer \(id.value) is used after its request was answered")
+        }
+    }
+
+    func copyBytes(_ buffer: BufferID, _ from: Int, _ to: Int, _ count: Int) {
+        guard let source = Geometry.cell(atByte: from), let end = Geometry.cell(atByte: from + count),
+            let target = Geometry.cell(atByte: to), from % Geometry.sectorBytes == to % Geometry.sectorBytes
+        else { return fail("R13", "copies \(count) bytes from \(from) to \(to): no border of the request") }
+        changeBuffer(buffer) { bytes in
+            for cell in 0..<end - source { bytes[target + cell] = bytes[source + cell] }
+        }
+    }
+
+    func fillZeroes(_ buffer: BufferID, _ at: Int, _ count: Int) {
+        guard let start = Geometry.cell(atByte: at), let end = Geometry.cell(atByte: at + count) else {
+            return fail("R13", "zeroes \(count) bytes at \(at): no border of the request")
+        }
+        changeBuffer(buffer) { bytes in
+            for cell in start..<end { bytes[cell] = 0 }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+internal import MirrorCore
+internal import MirrorFormat
+
+/// The rules that can be checked from outside, at the moment at which they matter.
+extension Simulation {
+    typealias Summary = SimulatedDisk.Summary
+
+    /// The freshest superblock of the mirror among the disks: the one that no other descends from.
+    func leader(among candidates: some Sequence<Int>) -> Int? {
+        var best: Int?
+        for disk in candidates {
+            guard let head = disks[disk].summary, head.mirror == mirrorUUID else { continue }
+            guard let present = best, let other = disks[present].summary else {
+                best = disk
+                continue
+            }
+            if head.generation == other.generation {
+                if head.epoch > other.epoch { best = disk }
+            } else if descends(disk, from: other.generation) {
+                best = disk
+            } else if head.epoch > other.epoch, !descends(present, from: head.generation) {
+                // Too far apart for the history to tell: one of them has not been written for very long.
+                best = disk
+            }
+        }
+        return best
+    }
+
+    private func descends(_ disk: Int, from generation: Generation) -> Bool {
+        disks[disk].head?.record.history.contains { $0.generation == generation } ?? false
+    }
+
+    /// Whether it also holds the newest record: what the engine calls current.
+    func isCurrent(_ disk: Int, among candidates: some Sequence<Int>) -> Bool {
+        guard isTruth(disk), let leader = leader(among: candidates) else { return false }
+        return disks[leader].summary?.epoch == disks[disk].summary?.epoch
+    }
+
+    /// Whether the disk alone could carry the mirror on without losing anything.
+    func isTruth(_ disk: Int) -> Bool {
+        guard let own = disks[disk].summary, own.mirror == mirrorUUID, own.callsItselfInSync, let plex = own.own,
+            own.epoch >= disks[disk].lostEpoch,
+            let leader = leader(among: disks.indices), let lead = disks[leader].summary
+        else { return false }
+        return own.generation == lead.generation && lead.inSync.contains(plex)
+    }
+
+    /// Every plex that a disk in use may, after a crash, make the mirror take for current.
+    private func reachableInSync(_ server: Server) -> PlexSet {
+        let open = server.disks.compactMap { $0 }
+        guard let leader = leader(among: open), let lead = disks[leader].summary else { return .empty }
+        var set = lead.inSync
+        for disk in open {
+            guard let head = disks[disk].summary, let own = head.own, lead.inSync.contains(own), head.mirror == mirrorUUID
+            else { continue }
+            set = set.union(head.inSync)
+        }
+        return set
+    }
+
+    // MARK: at submission
+
+    func checkSubmission(_ flight: Flight, _ server: Server) {
+        let operation = flight.operation
+        let isWrite: Bool
+        switch operation.kind {
+        case .write, .deallocate, .zero: isWrite = true
+        case .read, .queryAllocation: isWrite = false
+        case .flush: return
+        case .writeMetadata:
+            if server.isReadOnly { fail("R12", "a superblock is written in a read-only start") }
+            return
+        }
+        if isWrite, server.isReadOnly { return fail("R12", "data is written in a read-only start") }
+        let block = UInt64(Geometry.blockBytes)
+        if operation.kind != .queryAllocation {
+            guard operation.offset % block == 0, operation.length % block == 0, operation.length > 0,
+                operation.offset + operation.length <= layout.dataBytes
+            else { return fail("R13", "\(operation.kind) at \(operation.offset)+\(operation.length): not whole blocks") }
+        }
+        checkOverlap(flight, isWrite)
+        if isWrite {
+            if operation.request.value > 0 { checkDirty(server) }
+        } else {
+            checkSource(flight, server)
+        }
+    }
+
+    /// R13: what overlaps is never in flight together, on no disk.
+    private func checkOverlap(_ flight: Flight, _ isWrite: Bool) {
+        let operation = flight.operation
+        let end = operation.offset + operation.length
+        for other in flights {
+            guard let other = other?.operation, other.offset < end, operation.offset < other.offset + other.length else {
+                continue
+            }
+            let otherWrites: Bool
+            switch other.kind {
+            case .write, .deallocate, .zero: otherWrites = true
+            case .read, .queryAllocation: otherWrites = false
+            case .flush, .writeMetadata: continue
+            }
+            guard isWrite || otherWrites else { continue }
+            // The same request on several plexes.
+            if other.request == operation.request, other.kind == operation.kind, other.plex != operation.plex { continue }
+            return fail(
+                "R13",
+                "\(operation.kind) \(operation.offset)+\(operation.length) on plex \(operation.plex) overlaps \(other.kind) on plex \(other.plex)")
+        }
+    }
+
+    /// R1: no client's data before every in-sync plex is durably marked dirty.
+    private func checkDirty(_ server: Server) {
+        let open = server.disks.compactMap { $0 }
+        guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
+        for disk in open {
+            guard let head = disks[disk].summary, head.mirror == mirrorUUID, let own = head.own, lead.inSync.contains(own),
+                head.isClean
+            else { continue }
+            return fail("R1", "data is written while the superblock of plex \(own) says clean")
+        }
+    }
+
+    /// R12: nobody is read who is not in sync by every record in use.
+    private func checkSource(_ flight: Flight, _ server: Server) {
+        let open = server.disks.compactMap { $0 }
+        guard let own = disks[flight.disk].summary, let leader = leader(among: open), let lead = disks[leader].summary
+        else { return }
+        guard lead.inSync.contains(flight.operation.plex), own.mirror == mirrorUUID, own.callsItselfInSync else {
+            return fail("R12", "plex \(flight.operation.plex) is read, and is not in sync")
+        }
+    }
+
+    // MARK: at the reply
+
+    /// R2: every plex that may be taken for current has it.
+    func checkAcknowledgement(_ entry: ClientRequest) {
+        guard let server, !entry.cells.isEmpty else { return }
+        for plex in reachableInSync(server).members where disks.indices.contains(Int(plex.value)) {
+            let disk = Int(plex.value)
+            // A disk that was pulled with its cache: nobody can know yet.
+            if disks[disk].isGone, disks[disk].hasLost { continue }
+            for cell in entry.cells {
+                let stamp = entry.request.kind == .write ? Geometry.stamp(write: entry.write, cell: cell) : 0
+                guard disks[disk].cached[cell] == stamp else {
+                    return fail("R2", "request \(entry.request.id.value) is acknowledged; plex \(plex), in sync on record, lacks cell \(cell)")
+                }
+                if entry.request.isForcedUnitAccess, disks[disk].medium[cell] != stamp {
+                    return fail("R8", "forced write \(entry.request.id.value) is acknowledged and not durable on plex \(plex)")
+                }
+            }
+        }
+    }
+
+    /// R8: what was acknowledged before the flush was issued is durable on every plex that may be taken
+    /// for current.
+    func checkFlushed(since moment: UInt32) {
+        guard let server else { return }
+        for plex in reachableInSync(server).members where disks.indices.contains(Int(plex.value)) {
+            for cell in oracle.cells.indices {
+                guard let stamp = oracle.settled(cell, by: moment), disks[Int(plex.value)].medium[cell] != stamp else {
+                    continue
+                }
+                let found = disks[Int(plex.value)].medium[cell] >> Geometry.cellBits
+                return fail("R8", "a flush is answered; the medium of plex \(plex) has write \(found) in cell \(cell): \(oracle.describe(cell))")
+            }
+        }
+    }
+
+    func checkRefusal(_ entry: ClientRequest, _ status: ReplyStatus) {
+        guard let server else { return }
+        if status == .shuttingDown {
+            if !server.isStopping { fail("R16", "request \(entry.request.id.value) is told of a shutdown that nobody ordered") }
+            return
+        }
+        guard !server.isStopping else { return }
+        if entry.failed.isEmpty, entry.operations > 0, entry.request.kind != .flush, !isSuspect(server) {
+            return fail("R16", "request \(entry.request.id.value) failed although no operation did")
+        }
+        guard entry.request.kind == .read, !isSuspect(server) else { return }
+        for plex in PlexSet(mask: .max).members where !entry.failed.contains(plex) {
+            if server.mirror.canServe(plex, offset: entry.request.offset, length: entry.request.length) {
+                return fail("R12", "read \(entry.request.id.value) failed and plex \(plex) was not asked")
+            }
+        }
+    }
+
+    /// Plexes may differ at present, or a disk has gone that the engine has yet to miss.
+    private func isSuspect(_ server: Server) -> Bool {
+        server.mirror.record.pinned != nil || server.disks.contains { $0.map { disks[$0].isGone || disks[$0].hasLost } ?? false }
+    }
+
+    // MARK: between plexes
+
+    /// R6, R10: plexes that are marked clean are equal, in the cache and on the medium; one that comes into
+    /// the set equals those that are in it.
+    func checkAgreement() {
+        agreementIsDue = false
+        guard let server, !server.isReadOnly, !isShadow else { return }
+        let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
+        guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
+        let members = open.filter { disk in
+            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation else { return false }
+            return lead.inSync.contains(PlexIndex(disk))
+        }
+        let inSync = PlexSet(mask: members.reduce(0) { $0 | 1 << UInt8($1) })
+        guard let first = members.first else { return }
+        if members.allSatisfy({ disks[$0].summary?.isClean ?? false }) {
+            for disk in members {
+                guard disks[disk].cached == disks[first].cached else {
+                    return fail("R6", "plexes \(first) and \(disk) are marked clean and differ")
+                }
+                guard disks[disk].medium == disks[disk].cached else {
+                    return fail("R6", "plex \(disk) is marked clean before all of it is durable")
+                }
+            }
+        }
+        let newcomers = inSync.subtracting(server.knownInSync)
+        server.knownInSync = server.knownInSync.intersection(lead.inSync).union(inSync)
+        guard !newcomers.isEmpty, server.mirror.isOpen else { return }
+        checkPromotion(newcomers, server, members)
+    }
+
+    private func checkPromotion(_ newcomers: PlexSet, _ server: Server, _ members: [Int]) {
+        let pinned = server.mirror.record.pinned.map { Int($0.value) }
+        guard let base = pinned ?? members.first(where: { !newcomers.contains(PlexIndex($0)) }), members.contains(base)
+        else { return }
+        var busy = [Bool](repeating: false, count: oracle.cells.count)
+        let perBlock = Geometry.sectorsPerBlock * Geometry.cellsPerSector
+        for index in outstanding {
+            let plan = requests[index].plan
+            let start = Int(plan.bodyOffset) / Geometry.blockBytes * perBlock
+            for cell in start..<start + Int(plan.bodyLength) / Geometry.blockBytes * perBlock { busy[cell] = true }
+        }
+        for flight in flights {
+            guard let operation = flight?.operation, operation.kind == .write, operation.request.value == 0 else { continue }
+            let start = Int(operation.offset) / Geometry.blockBytes * perBlock
+            for cell in start..<start + Int(operation.length) / Geometry.blockBytes * perBlock { busy[cell] = true }
+        }
+        for plex in newcomers.members where members.contains(Int(plex.value)) {
+            for cell in busy.indices where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell] {
+                return fail("R10", "plex \(plex) is promoted and differs from plex \(base) at cell \(cell)")
+            }
+        }
+    }
+}

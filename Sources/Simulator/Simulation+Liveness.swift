@@ -1,0 +1,92 @@
+internal import MirrorCore
+internal import MirrorFormat
+
+/// The end of every run: faults cease, all disks are back, and all must become good by itself.
+extension Simulation {
+    func recover() {
+        isHostile = false
+        now += 1_000_000_000
+        for disk in disks.indices { disks[disk].heal() }
+        guard openAll() else { return }
+        isLoaded = false
+        stepsAtStart = steps
+        scheduleLife()
+        guard turnHealthy() else { return }
+        readAll()
+        guard wait(until: { $0.outstanding.isEmpty }) else { return stuck("requests are unanswered") }
+        guard wait(until: { $0.isAllClean() }) else { return stuck("the mirror is not marked clean") }
+        checkEqual()
+        orderStop()
+        guard wait(until: { $0.ending != nil }) else { return stuck("the stop is not answered") }
+        if case .stopped(true) = ending { endLife() } else { stuck("the last stop is not clean") }
+        if violation == nil { checkEqual() }
+    }
+
+    private func openAll() -> Bool {
+        for _ in 0..<4 where violation == nil {
+            if openSome() { return true }
+        }
+        if violation == nil, !isOutOfSteps { fail("liveness", "the mirror does not start with all disks present") }
+        return false
+    }
+
+    private func stuck(_ text: String) {
+        guard violation == nil, !isOutOfSteps else { return }
+        let status = server?.mirror.status()
+        fail("liveness", "\(text); \(status?.state.rawValue ?? "no server"): \(status?.reason ?? "")")
+    }
+
+    /// Lets at most 300 simulated seconds pass.
+    private func wait(until isReached: (Simulation) -> Bool) -> Bool {
+        let deadline = now + 300_000_000_000
+        while violation == nil, !isOutOfSteps {
+            if isReached(self) { return true }
+            guard now < deadline, step() else { return false }
+        }
+        return false
+    }
+
+    private func turnHealthy() -> Bool {
+        let deadline = now + 300_000_000_000
+        while violation == nil, !isOutOfSteps, let server {
+            if server.mirror.isOpen, commands.isEmpty {
+                for disk in disks.indices where server.disks[disk] == nil { join(disk) }
+                if server.mirror.status().state == .healthy, server.mirror.record.inSync.count == disks.count { return true }
+            }
+            guard now < deadline, step() else {
+                stuck("the mirror does not become healthy")
+                return false
+            }
+        }
+        return false
+    }
+
+    private func readAll() {
+        let all = oracle.cells.count
+        let perBlock = Geometry.sectorsPerBlock * Geometry.cellsPerSector
+        var start = 0
+        while start < all, violation == nil {
+            let end = min(all, start + 4 * perBlock)
+            guard wait(until: { $0.outstanding.count < 8 }) else { return }
+            issue(.read, cells: start..<end, isForced: false)
+            start = end
+        }
+    }
+
+    private func isAllClean() -> Bool {
+        disks.allSatisfy { $0.summary?.isClean ?? false }
+    }
+
+    private func checkEqual() {
+        for disk in disks.indices {
+            for cell in oracle.cells.indices {
+                guard disks[disk].cached[cell] == disks[0].cached[cell] else {
+                    return fail("R10", "at the end plexes 0 and \(disk) differ at cell \(cell)")
+                }
+                guard oracle.isLegal(disks[disk].medium[cell], at: cell) else {
+                    return fail("R7", "at the end plex \(disk) has an illegal value at cell \(cell)")
+                }
+            }
+        }
+    }
+}

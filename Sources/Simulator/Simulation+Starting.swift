@@ -1,0 +1,235 @@
+internal import MirrorCore
+internal import MirrorFormat
+
+/// From disks to a running mirror, or to a refusal that is right.
+extension Simulation {
+    /// Time passes; disks come back, are restored from old snapshots, or lose superblock copies.
+    func beBetweenStarts() {
+        now += UInt64(random.within(1...10_000)) * 1_000_000
+        blipUntil = 0
+        for disk in disks.indices {
+            if random.chance(200) { disks[disk].returnsAt = 0 }
+            if disks[disk].returnsAt <= now { disks[disk].isGone = false }
+            guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
+            let isSpare = !isTruth(disk) || disks.indices.contains { $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone }
+            guard isSpare, random.chance(200) else { continue }
+            if profile.has(.rollBack), isOutdated(disk) {
+                count(.rollBack)
+                note("disk \(disk) is rolled back")
+                disks[disk].rollBack()
+            } else if profile.has(.damagedSuperblock) {
+                count(.damagedSuperblock)
+                var copies = [0, 1, 2, 3]
+                random.shuffle(&copies)
+                disks[disk].damage(copies: Array(copies.prefix(random.within(1...4))), random: &random)
+            }
+        }
+        if profile.has(.splitBrain), random.chance(300) { splitBrain() }
+    }
+
+    /// The snapshot is of an earlier record: what the engine can know to be old.
+    private func isOutdated(_ disk: Int) -> Bool {
+        guard let snapshot = disks[disk].snapshot?.head.record, let present = disks[disk].summary,
+            snapshot.mirror == mirrorUUID, present.mirror == mirrorUUID
+        else { return false }
+        return snapshot.epoch < present.epoch
+    }
+
+    private func presentDisks() -> [Int] {
+        var present = disks.indices.filter { !disks[$0].isGone }
+        if isHostile, profile.has(.absentAtStart), present.count > 1, random.chance(400) {
+            count(.absentAtStart)
+            present.remove(at: random.below(present.count))
+            if present.count > 1, random.chance(300) { present.remove(at: random.below(present.count)) }
+        }
+        return present
+    }
+
+    private func found(_ present: [Int]) -> [FoundPlex] {
+        present.compactMap { disk in
+            guard case .found(let superblock) = disks[disk].scanResult(), superblock.record.mirror == mirrorUUID
+            else { return nil }
+            return FoundPlex(disk: disk, superblock: superblock)
+        }
+    }
+
+    /// Tries to start the mirror with some of the disks.
+    ///
+    /// - Returns: whether a server runs.
+    func openSome() -> Bool {
+        let present = presentDisks()
+        var options = AssemblyOptions()
+        options.mutant = self.options.mutant
+        options.isReadOnly = isHostile && profile.has(.readOnlyStart) && random.chance(200)
+        var plexes = found(present)
+        guard !plexes.isEmpty else { return false }
+        random.shuffle(&plexes)
+        checkClone(plexes, options)
+        let truth = present.contains { isTruth($0) }
+        let verdict = judge(plexes, options)
+        switch verdict {
+        case .assembled(let assembly):
+            guard truth else {
+                let isExcused = options.isReadOnly || present.contains { disks[$0].lostEpoch > disks[$0].summary?.epoch ?? 0 }
+                if !isExcused { fail("R4", "disks \(present) start although none holds every acknowledged write") }
+                return false
+            }
+            open(assembly, isReadOnly: options.isReadOnly)
+            return true
+        case .refused(let refusal):
+            note("refused: \(refusal)")
+            return startRefused(refusal, plexes, present, truth, options)
+        }
+    }
+
+    private func startRefused(
+        _ refusal: Refusal, _ plexes: [FoundPlex], _ present: [Int], _ truth: Bool, _ options: AssemblyOptions
+    ) -> Bool {
+        switch refusal {
+        case .incomplete(let missing, _, let record):
+            let known = plexes.filter { $0.superblock.plex == record[PlexIndex($0.disk)].uuid }
+            if missing.isSubset(of: PlexSet(mask: known.reduce(0) { $0 | 1 << UInt8($1.disk) })) { fail("R11", "refused for plexes \(missing.members) which are there") }
+            guard truth, random.chance(700) || !isHostile else { return false }
+            var forced = options
+            forced.allowDegraded = true
+            guard case .assembled(let assembly) = judge(plexes, forced) else {
+                fail("R11", "a degraded start is refused although an intact plex is there")
+                return false
+            }
+            open(assembly, isReadOnly: options.isReadOnly)
+            return true
+        case .noCurrentPlex:
+            if present.contains(where: { isCurrent($0, among: present) }) { fail("R11", "no current plex, although one of disks \(present) is") }
+        case .split:
+            if forgetAncient(present) { return false }
+            fail("R11", "split brain is diagnosed in a legal history: \(refusal)")
+        case .clonedPlex, .mustStayReadOnly: fail("R11", "refused without reason: \(refusal)")
+        }
+        return false
+    }
+
+    /// The history of a record reaches back 16 generations. Whoever was away longer looks like a stranger and is
+    /// refused, rightly: nothing proves that it is an ancestor. The administrator blanks it.
+    private func forgetAncient(_ present: [Int]) -> Bool {
+        guard let leader = leader(among: present.filter { isTruth($0) }), let record = disks[leader].head?.record,
+            record.history.count == Record.historyCapacity
+        else { return false }
+        var hasFound = false
+        for disk in present {
+            guard let head = disks[disk].summary, head.mirror == mirrorUUID, !record.descends(from: head.generation)
+            else { continue }
+            disks[disk].wipeSuperblocks()
+            hasFound = true
+        }
+        return hasFound
+    }
+
+    /// R11: the same verdict for every order of arrival.
+    func judge(_ plexes: [FoundPlex], _ options: AssemblyOptions) -> Verdict {
+        let verdict = assemble(plexes, options: options)
+        let first = fingerprint(verdict)
+        var other = plexes
+        for _ in 0..<3 {
+            random.shuffle(&other)
+            if fingerprint(assemble(other, options: options)) != first { fail("R11", "the verdict depends on the order of the disks") }
+        }
+        return verdict
+    }
+
+    private func fingerprint(_ verdict: Verdict) -> String {
+        switch verdict {
+        case .assembled(let assembly):
+            let found = assembly.found.map { "\($0.key)=\($0.value.disk)" }.sorted().joined(separator: ",")
+            return "\(assembly.record.generation) \(assembly.record.epoch) \(assembly.record.hashValue) \(found) "
+                + "\(assembly.current.mask) \(assembly.behind.mask) \(assembly.recovering.mask) \(assembly.missing.mask)"
+        case .refused(let refusal): return "\(refusal)"
+        }
+    }
+
+    private func checkClone(_ plexes: [FoundPlex], _ options: AssemblyOptions) {
+        guard isHostile, profile.has(.clone), var twin = random.pick(plexes) else { return }
+        count(.clone)
+        twin.disk = 99
+        if case .refused(.clonedPlex) = judge(plexes + [twin], options) { return }
+        fail("R11", "a cloned plex is not refused")
+    }
+
+    func open(_ assembly: Assembly, isReadOnly: Bool) {
+        if isReadOnly { count(.readOnlyStart) }
+        var map = [Int?](repeating: nil, count: PlexSet.capacity)
+        for plex in assembly.participants.members { map[Int(plex.value)] = assembly.found[plex]?.disk }
+        for disk in map.compactMap({ $0 }) { disks[disk].isGone = false }
+        note("open: current \(assembly.current.members) behind \(assembly.behind.members) recovering \(assembly.recovering.members) missing \(assembly.missing.members) clean \(assembly.record.isClean) pinned \(String(describing: assembly.record.pinned)) epoch \(assembly.record.epoch)")
+        if !isShadow { oracle.beginStart() }
+        queue.removeAll()
+        ending = nil
+        stopAnswer = nil
+        issuedInStart = 0
+        isLoaded = true
+        let mirror = Mirror(
+            assembly: assembly, writer: .none,
+            entropy: Entropy(random.next(), random.next(), random.next(), random.next()), isReadOnly: isReadOnly,
+            limits: limits, mutant: options.mutant, now: instant)
+        let window = [UInt32](
+            repeating: 0xFFFF_FFFF, count: Int(limits.resyncWindowBytes) / Geometry.sectorBytes * 3)
+        let server = Server(
+            mirror: mirror, isReadOnly: isReadOnly, disks: map,
+            windows: Array(repeating: window, count: limits.resyncWindowsIdle))
+        server.knownInSync = assembly.record.inSync
+        self.server = server
+        server.mirror.handle(.tick, now: instant)
+        pump(server)
+    }
+
+    // MARK: split brain
+
+    /// Two plexes each go on alone, against all advice; then both are there again. Nothing may be
+    /// overwritten until somebody decides.
+    private func splitBrain() {
+        var sides = disks.indices.filter { isTruth($0) && !disks[$0].isGone }
+        guard isHostile, sides.count >= 2 else { return }
+        random.shuffle(&sides)
+        let before = disks[sides[0]].summary?.generation
+        count(.splitBrain)
+        isHostile = false
+        defer { isHostile = true }
+        guard runAlone(sides[0]), disks[sides[0]].summary?.generation != before else { return }
+        isShadow = true
+        let ran = runAlone(sides[1])
+        isShadow = false
+        let hasParted = ran && disks[sides[1]].summary?.generation != before
+        if violation == nil, hasParted {
+            let writes = disks.map(\.writes)
+            var plexes = found(Array(disks.indices))
+            random.shuffle(&plexes)
+            var forced = AssemblyOptions()
+            forced.mutant = options.mutant
+            forced.allowDegraded = random.chance(500)
+            switch judge(plexes, forced) {
+            case .refused(.split(_, let related)):
+                if !related { fail("R11", "two sides of one mirror are called unrelated") }
+            case .refused(let other): fail("R11", "a split brain is refused as \(other)")
+            case .assembled: fail("R11", "a split brain is started")
+            }
+            if writes != disks.map(\.writes) { fail("R11", "a refusal wrote to a disk") }
+        }
+        disks[sides[1]].wipeSuperblocks()
+    }
+
+    private func runAlone(_ disk: Int) -> Bool {
+        var forced = AssemblyOptions()
+        forced.allowDegraded = true
+        forced.mutant = options.mutant
+        guard case .assembled(let assembly) = judge(found([disk]), forced) else { return false }
+        let requests = profile.requestsPerStart
+        profile.requestsPerStart = 20
+        open(assembly, isReadOnly: false)
+        stepsAtStart = steps
+        scheduleLife()
+        while violation == nil, ending == nil, !isOutOfSteps, steps - stepsAtStart < 600, step() {}
+        profile.requestsPerStart = requests
+        guard violation == nil, !isOutOfSteps else { return false }
+        endLife()
+        return violation == nil
+    }
+}

@@ -1,0 +1,207 @@
+internal import MirrorCore
+internal import MirrorFormat
+
+/// One run: a mirror, its disks, its clients, and all that befalls them, from one seed.
+///
+/// A run is several lives of the server (`Simulation+Starting`), each with load, faults and commands and
+/// ended by a crash or a stop, and then a phase in which all faults cease and everything must become good
+/// again (`Simulation+Liveness`).
+package final class Simulation {
+    let options: Options
+    var random: Random
+    var profile: Profile
+    var limits: Limits
+    let layout: Layout
+    let mirrorUUID: MirrorUUID
+    let isBlockDevice: Bool
+    var disks: [SimulatedDisk]
+    var server: Server?
+    var queue = EventQueue()
+    var now: UInt64 = 1_000_000_000
+    var steps = 0
+    var stepsAtStart = 0
+    var flights: [Flight?] = []
+    var freeFlights: [Int] = []
+    var requests: [ClientRequest] = []
+    var outstanding: [Int] = []
+    var issuedInStart = 0
+    var isClientScheduled = false
+    var oracle: Oracle
+    var writeNumber: UInt32 = 0
+    var commands: [PendingCommand] = []
+    var commandNumber: UInt64 = 0
+    /// Faults may be injected.
+    var isHostile = true
+    /// Clients send on their own.
+    var isLoaded = true
+    /// The far side of a split brain: its contents count for nothing.
+    var isShadow = false
+    var blipUntil: UInt64 = 0
+    var blipError: Int32 = 5
+    /// Why the present life ended; nil: it goes on.
+    var ending: Ending?
+    var stopAnswer: Bool?
+    var agreementIsDue = false
+    var histogram = Histogram()
+    var violation: Violation?
+    var trace: [String] = []
+    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+
+    enum Ending { case stopped(isClean: Bool), crash }
+
+    private init(_ options: Options) {
+        self.options = options
+        random = Random(seed: options.seed)
+        profile = Profile(random: &random, disabled: options.disabled)
+        limits = Limits()
+        limits.requests = 32
+        limits.resyncWindowsIdle = 1 + random.below(4)
+        limits.resyncWindowBytes = UInt64(profile.windowBlocks * Geometry.blockBytes)
+        limits.resyncRetryNanoseconds = 200_000_000
+        limits.transientRetries = [2, 16][random.below(2)]
+        limits.commonFailureRetryNanoseconds = 100_000_000
+        limits.cleanAfterNanoseconds = profile.cleanNanoseconds
+        limits.clientActiveNanoseconds = [0, 50_000_000][random.below(2)]
+        isBlockDevice = random.chance(500)
+        let dataBytes = UInt64(profile.dataBlocks * Geometry.blockBytes)
+        let diskBytes = dataBytes + (512 << 10)
+        guard let layout = try? Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: 64 << 10, spareBytes: 0)
+        else { preconditionFailure("the layout of a simulated disk") }
+        self.layout = layout
+        mirrorUUID = MirrorUUID(UUID128(high: random.next(), low: random.next()))
+        disks = (0..<profile.plexes).map { SimulatedDisk(number: $0, layout: layout) }
+        oracle = Oracle(cellCount: profile.dataBlocks * Geometry.sectorsPerBlock * Geometry.cellsPerSector)
+        create()
+    }
+
+    /// Runs one seed to its end.
+    package static func run(_ options: Options) -> Outcome {
+        let simulation = Simulation(options)
+        simulation.run()
+        return Outcome(
+            seed: options.seed, violation: simulation.violation, steps: simulation.steps,
+            simulatedNanoseconds: simulation.now, requests: simulation.requests.count,
+            histogram: simulation.histogram, hash: simulation.hash, trace: simulation.trace)
+    }
+
+    private func create() {
+        let members = disks.map { _ in Member(uuid: newPlex(), role: .inSync) }
+        let record = Record(
+            mirror: mirrorUUID, name: "vault", dataBytes: layout.dataBytes, regionBytes: layout.regionBytes,
+            generation: Generation(UUID128(high: random.next(), low: random.next())), members: members,
+            time: instant.unixNanoseconds)
+        for index in disks.indices {
+            disks[index].format(
+                Superblock(record: record, plex: members[index].uuid, sequence: 1, layout: layout, writer: .none))
+        }
+    }
+
+    func newPlex() -> PlexUUID { PlexUUID(UUID128(high: random.next(), low: random.next())) }
+
+    var instant: Instant { Instant(nanoseconds: now, unixNanoseconds: 1_700_000_000_000_000_000 + now) }
+
+    private func run() {
+        var starts = 0
+        while starts < min(profile.starts, options.maximumStarts), violation == nil, !isOutOfSteps {
+            starts += 1
+            beBetweenStarts()
+            if violation == nil, openSome() { live() }
+        }
+        if violation == nil, !isOutOfSteps { recover() }
+    }
+
+    var isOutOfSteps: Bool { steps >= options.maximumSteps }
+
+    /// Lets the world turn until the server is gone.
+    private func live() {
+        stepsAtStart = steps
+        scheduleLife()
+        while violation == nil, ending == nil, !isOutOfSteps {
+            if steps - stepsAtStart >= profile.stepsPerStart { break }
+            if !step() { break }
+        }
+        guard violation == nil, !isOutOfSteps else { return }
+        endLife()
+    }
+
+    /// One event.
+    ///
+    /// - Returns: false when nothing is left to happen.
+    func step() -> Bool {
+        guard let (time, happening) = queue.next() else { return false }
+        now = time
+        steps += 1
+        mix(time)
+        switch happening {
+        case .execute(let flight): execute(flight)
+        case .complete(let flight): complete(flight)
+        case .tick:
+            queue.add(.tick, at: now + profile.tickNanoseconds)
+            handle(.tick)
+        case .client: clientTurn()
+        case .command: commandTurn()
+        case .mishap: mishapTurn()
+        case .end: endTurn()
+        }
+        if agreementIsDue, violation == nil { checkAgreement() }
+        return true
+    }
+
+    /// Feeds the engine and does what it asks for.
+    func handle(_ event: Event) {
+        guard let server else { return }
+        server.mirror.handle(event, now: instant)
+        pump(server)
+    }
+
+    func pump(_ server: Server) {
+        while violation == nil, let effect = server.mirror.nextEffect() { perform(effect, server) }
+    }
+
+    private func perform(_ effect: Effect, _ server: Server) {
+        switch effect {
+        case .submit(let operation): submit(operation, server)
+        case .reply(let id, let status): replied(Int(id.value) - 1, status)
+        case .copyBytes(let buffer, let from, let to, let count): copyBytes(buffer, Int(from), Int(to), Int(count))
+        case .fillZeroes(let buffer, let at, let count): fillZeroes(buffer, Int(at), Int(count))
+        case .answer: while let (id, answer) = server.mirror.takeAnswer() { answered(id.value, answer) }
+        case .events:
+            for event in server.mirror.takeEvents() { note("event: \(event.text)") }
+        case .release(let plex): released(plex, server)
+        case .stopped:
+            note("stopped")
+            ending = .stopped(isClean: stopAnswer ?? false)
+        }
+    }
+
+    private func released(_ plex: PlexIndex, _ server: Server) {
+        guard let disk = server.disks[Int(plex.value)] else { return fail("R14", "plex \(plex) released twice") }
+        note("release plex \(plex)")
+        mix(UInt64(plex.value) + 77)
+        if flights.contains(where: { $0?.disk == disk }) {
+            fail("R14", "disk \(disk) is released with I/O in flight")
+        }
+        server.disks[Int(plex.value)] = nil
+    }
+
+    // MARK: record keeping
+
+    func fail(_ rule: String, _ text: String) {
+        guard violation == nil else { return }
+        violation = Violation(rule: rule, text: text, step: steps)
+        note("VIOLATION \(rule): \(text)")
+    }
+
+    func note(_ text: @autoclosure () -> String) {
+        guard options.isTraced else { return }
+        if trace.count >= 20_000 { trace.removeFirst(10_000) }
+        trace.append("\(steps) \(Double(now / 1000) / 1000)ms \(text())")
+    }
+
+    func mix(_ value: UInt64) { hash = (hash ^ value) &* 0x0000_0100_0000_01B3 }
+
+    func count(_ fault: Fault) {
+        histogram.count(fault)
+        mix(UInt64(fault.rawValue) + 1000)
+    }
+}
