@@ -134,19 +134,32 @@ private func leader(of plexes: [FoundPlex], mutant: Mutant) -> FoundPlex? {
     if mutant == .lowestIndexLeads {
         return plexes.min { index(of: $0) < index(of: $1) }
     }
-    for plex in plexes.dropFirst() where isFresher(plex.record, than: leader.record) { leader = plex }
+    for plex in plexes.dropFirst() where supersedes(plex, leader) { leader = plex }
     return leader
 }
 
 private func index(of plex: FoundPlex) -> UInt8 { plex.record.index(of: plex.superblock.plex)?.value ?? 255 }
 
-private func isFresher(_ record: Record, than other: Record) -> Bool {
-    if record.generation == other.generation { return record.epoch > other.epoch }
-    return record.history.contains { $0.generation == other.generation }
+/// Whether one knows all that the other does, and more.
+///
+/// The history tells, as far as it reaches back. Beyond that: a plex whose own record still lists another as in
+/// sync never went on without it, so if the other's record has it out of the set, the other is fresher.
+private func supersedes(_ plex: FoundPlex, _ other: FoundPlex) -> Bool {
+    let record = plex.record
+    if record.generation == other.record.generation { return record.epoch > other.record.epoch }
+    if record.history.contains(where: { $0.generation == other.record.generation }) { return true }
+    if other.record.history.contains(where: { $0.generation == record.generation }) { return false }
+    return lists(other.record, plex) && !lists(record, other)
+}
+
+private func lists(_ record: Record, _ plex: FoundPlex) -> Bool {
+    record.index(of: plex.superblock.plex).map { record[$0].role == .inSync } ?? false
 }
 
 private func split(_ plexes: [FoundPlex], leader: FoundPlex) -> Refusal? {
-    let strangers = plexes.filter { !leader.record.descends(from: $0.record.generation) || isFork($0, leader) }
+    let strangers = plexes.filter { plex in
+        isFork(plex, leader) || (plex.record.generation != leader.record.generation && !supersedes(leader, plex))
+    }
     guard !strangers.isEmpty else { return nil }
     var sides: [Refusal.Side] = []
     for plex in plexes {

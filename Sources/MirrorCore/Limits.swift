@@ -26,6 +26,8 @@ package struct Limits: Sendable {
     package var commonFailureRetryNanoseconds: UInt64 = 1_000_000_000
     /// Idle time before the mirror is flushed and marked clean.
     package var cleanAfterNanoseconds: UInt64 = 5_000_000_000
+    /// Error counters are recorded at most so often.
+    package var counterRecordNanoseconds: UInt64 = 10_000_000_000
     /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.
     package var eventRing = 64
 

@@ -83,7 +83,7 @@ extension Mirror {
             return
         }
         switch command {
-        case .breakOff(let plex, _): beginBreak(plex)
+        case .breakOff(let plex, let name): beginBreak(plex, name: name)
         case .remove(let plex): beginRemove(plex)
         case .takeOffline(let plex): beginOffline(plex)
         case .join(let plex, let attachment): beginJoin(plex, attachment)
@@ -104,9 +104,17 @@ extension Mirror {
 
     /// The copy must hold every acknowledged write and no half of any other: new writes wait, those in
     /// flight end, the plex is flushed, and from then on it gets nothing more.
-    private mutating func beginBreak(_ plex: PlexIndex) {
+    private func isUsable(name: String) -> Bool {
+        !name.isEmpty && name.utf8.count <= Superblock.maximumNameBytes && !name.utf8.contains(0)
+    }
+
+    private mutating func beginBreak(_ plex: PlexIndex, name: String) {
         if let objection = objection(toLosing: plex) {
             answer(.refused(objection))
+            return
+        }
+        guard isUsable(name: name) else {
+            answer(.refused("\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, none of them zero"))
             return
         }
         guard working.contains(plex), equalBelow == nil else {
@@ -284,6 +292,10 @@ extension Mirror {
         // A write that was given up may still land on the disk, after anything we write now (zombie).
         guard state.inFlight == 0, state.attachment == nil else {
             answer(.refused("plex \(plex) still has I/O outstanding; try again when it has ended"))
+            return
+        }
+        guard record.index(of: attachment.uuid).map({ $0 == plex }) ?? true else {
+            answer(.refused("the disk is another plex of this mirror"))
             return
         }
         guard attachment.layout.dataBytes == record.dataBytes else {

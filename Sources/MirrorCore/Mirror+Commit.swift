@@ -150,7 +150,7 @@ extension Mirror {
         possibleInSync = snapshot.inSync
         for plex in snapshot.inSync.intersection(recovering).intersection(written).members { promoted(plex) }
         for plex in joining.intersection(written).members { joined(plex) }
-        if !slots.contains(where: { $0.step == .retryWait }) { resume() }
+        resumeIfNoneFails()
         let round = commit.round
         gateAfterCommit(round: round)
         wakeSlots(round: round)

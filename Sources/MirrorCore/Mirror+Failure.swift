@@ -130,13 +130,30 @@ extension Mirror {
             slots[index].good = targets
             fanOut(index, to: targets)
         }
-        if !isWaiting { resume() }
+        if !isWaiting { resumeIfNoneFails() }
+    }
+
+    /// The suspension is over when no request is left that failed everywhere and was not answered since.
+    mutating func resumeIfNoneFails() {
+        guard isSuspended, !commit.isFailing, !slots.contains(where: { $0.kind == .client && $0.commonFailures > 0 })
+        else { return }
+        resume()
     }
 
     mutating func resume() {
         guard isSuspended else { return }
         isSuspended = false
         log(.resumed, text: "requests go on")
+    }
+
+    /// Counters survive a restart, at the price of a record now and then.
+    mutating func recordCounters() {
+        guard hasNewCounters, phase == .running, !isReadOnly,
+            now.nanoseconds - countersRecordedAt >= limits.counterRecordNanoseconds
+        else { return }
+        hasNewCounters = false
+        countersRecordedAt = now.nanoseconds
+        wantCommit()
     }
 
     /// The slot goes on when a record that contains all that was changed so far is durable.

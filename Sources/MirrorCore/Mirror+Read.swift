@@ -91,6 +91,7 @@ extension Mirror {
         let transfer = slots[index].transfer
         if working.contains(plex) {
             record[plex].readErrors += 1
+            hasNewCounters = true
             log(
                 .readError, plex: plex, errorNumber: failure.errorNumber, offset: transfer.offset,
                 length: transfer.length, text: "read failed on plex \(plex)")

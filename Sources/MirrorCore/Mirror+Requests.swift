@@ -159,7 +159,7 @@ extension Mirror {
     /// costs no resync.
     mutating func cleanIfIdle() {
         guard phase == .running, !isReadOnly, gate == .dirty, mutationsInFlight == 0, equalBelow == nil,
-            recovering.isEmpty, joining.isEmpty, running == nil, !isSuspended,
+            recovering.isEmpty, joining.isEmpty, running == nil, !isSuspended, !isCleanFlushOut,
             now.nanoseconds - lastMutationAt >= limits.cleanAfterNanoseconds,
             !working.members.contains(where: { plexes[Int($0.value)].flushFailed })
         else { return }
@@ -168,11 +168,13 @@ extension Mirror {
             record.isClean = true
             gate = .cleaning(ticket: wantCommit())
         } else {
+            isCleanFlushOut = true
             startInternalFlush(.clean, working)
         }
     }
 
     mutating func cleanFlushFinished(everywhere: Bool) {
+        isCleanFlushOut = false
         guard gate == .flushing else { return }
         guard everywhere, mutationsInFlight == 0 else {
             gate = .dirty
@@ -201,6 +203,7 @@ extension Mirror {
         if slots[index].countsAsMutation, slots[index].step != .held { mutationsInFlight -= 1 }
         lastClientAt = now.nanoseconds
         freeSlot(index)
+        if isSuspended { resumeIfNoneFails() }
         drained()
     }
 

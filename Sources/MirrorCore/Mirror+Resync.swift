@@ -24,6 +24,8 @@ struct Resync {
     /// When the flush at the end of that is tried again.
     var flushRetryAt: UInt64 = 0
     var promoting = PlexSet.empty
+    /// Got a window since their last flush was begun.
+    var unflushed = PlexSet.empty
     var windows: [Window]
     /// Set while no source can be read: when to try again, and where it failed.
     var retryAt: UInt64 = 0
@@ -137,6 +139,7 @@ extension Mirror {
             targets.insert(plex)
             resync.next[Int(plex.value)] = start + length
         }
+        resync.unflushed = resync.unflushed.union(targets)
         let equalises = equalBelow != nil && resync.equaliseNext == start
         if equalises { resync.equaliseNext = start + length }
         let index = takeSlot(.resyncWindow)
@@ -201,6 +204,7 @@ extension Mirror {
         for plex in recovering.members
         where resync.copiedBelow(plex) == size && !resync.promoting.contains(plex) {
             resync.promoting.insert(plex)
+            resync.unflushed.remove(plex)
             if mutant == .promoteWithoutFlush {
                 promoteFlushed(plex, succeeded: true)
             } else {
@@ -230,7 +234,7 @@ extension Mirror {
     /// R10: all copied, then flushed, then on record; only then it may serve.
     mutating func promoteFlushed(_ plex: PlexIndex, succeeded: Bool) {
         resync.promoting.remove(plex)
-        guard succeeded, recovering.contains(plex), phase == .running,
+        guard succeeded, recovering.contains(plex), phase == .running, !resync.unflushed.contains(plex),
             resync.copiedBelow(plex) == record.dataBytes
         else {
             pumpResync()

@@ -279,6 +279,10 @@ extension Mirror {
         } else if !survivors.isEmpty {
             expelAll(failed, for: index)
             fanOutSucceeded(index)
+        } else if slots[index].transfer.kind == .flush, !working.subtracting(failed).isEmpty {
+            // A plex was promoted while this flush was under way: it is good, and was not asked.
+            expelAll(failed, for: index)
+            startFlush(index)
         } else {
             failedEverywhere(index)
         }
@@ -389,11 +393,11 @@ extension Mirror {
         let failed = slots[index].failed
         let plex = slots[index].source
         freeSlot(index)
-        let survivors = good.intersection(working)
+        let survivors = working.subtracting(failed)
         for plex in failed.members where !survivors.isEmpty || recovering.contains(plex) {
             expel(plex, operation: .flush, plexes[Int(plex.value)].lastFailure, offset: 0)
         }
-        if survivors.isEmpty, !failed.intersection(working).isEmpty, purpose != .promote {
+        if survivors.isEmpty, !failed.intersection(working).isEmpty {
             latchFlushFailure(failed.intersection(working))
         }
         switch purpose {

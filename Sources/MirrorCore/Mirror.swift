@@ -80,7 +80,12 @@ package struct Mirror: ~Copyable {
     var clientRequestsInFlight = 0
     var isOpenFlushed = false
     var isStoppedTold = false
+    /// The flush before a clean mark is on its way; its answer counts for nothing written since.
+    var isCleanFlushOut = false
     var isSuspended = false
+    /// Error counters changed since the last record.
+    var hasNewCounters = false
+    var countersRecordedAt: UInt64 = 0
     var suspensionCause = DiskFailure.truncated
     var nextReadPlex: UInt8 = 0
     var lastMutationAt: UInt64 = 0
@@ -187,6 +192,7 @@ package struct Mirror: ~Copyable {
         retryWaiting()
         retryCommit()
         cleanIfIdle()
+        recordCounters()
         pumpResync()
         pumpEventLog()
     }

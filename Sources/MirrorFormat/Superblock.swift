@@ -97,6 +97,7 @@ package enum SuperblockScan: Sendable, Equatable {
         var best: Superblock?
         var damaged = 0
         var future: UInt16?
+        var futureCopies = 0
         var unknown: Int?
         var fork: UInt64?
         // A file can be shorter than the area and still hold our magic.
@@ -116,13 +117,16 @@ package enum SuperblockScan: Sendable, Equatable {
             } catch {
                 switch error {
                 case .noMagic: break
-                case .futureFormat(let major): future = major
+                case .futureFormat(let major):
+                    future = major
+                    futureCopies += 1
                 case .unknownIncompatibleFeature(let bit): unknown = bit
                 case .checksum, .inconsistent: damaged += 1
                 }
             }
         }
-        if let future { return .futureFormat(major: future) }
+        // Every update writes two copies: one alone beside good ones is a damaged number, not a newer format.
+        if let future, futureCopies > 1 || best == nil { return .futureFormat(major: future) }
         if let unknown { return .unknownFeature(bit: unknown) }
         if let fork, fork == best?.sequence { return .forked(sequence: fork) }
         if let best { return .found(best) }

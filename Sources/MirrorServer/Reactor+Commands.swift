@@ -43,7 +43,9 @@ extension Reactor {
 
     private func detachedName(_ served: ServedMirror, _ plex: PlexIndex) -> String {
         let suffix = "-plex\(plex)"
-        return String(served.name.prefix(Superblock.maximumNameBytes / 4 - suffix.count)) + suffix
+        var name = served.name
+        while name.utf8.count + suffix.utf8.count > Superblock.maximumNameBytes { name.removeLast() }
+        return name + suffix
     }
 
     private func find(_ text: String?, in served: ServedMirror) throws(DiskError) -> PlexIndex {
