@@ -148,6 +148,7 @@ extension Mirror {
         commit.needsWake = false
         guard let snapshot = commit.snapshot else { preconditionFailure("a round without a record") }
         possibleInSync = snapshot.inSync
+        loneIsEqual()
         for plex in snapshot.inSync.intersection(recovering).intersection(written).members { promoted(plex) }
         for plex in joining.intersection(written).members { joined(plex) }
         resumeIfNoneFails()

@@ -44,14 +44,19 @@ extension Mirror {
             operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)
     }
 
-    /// The pinned source must be a working plex, and none is needed where nothing can differ.
+    /// The pinned source must be a working plex. The last working plex differs from nobody, but only once that
+    /// is on record (`loneIsEqual`): before, a restart may find a plex that was expelled and that says
+    /// otherwise, and what a reader was told would flip (R7).
     mutating func repin() {
-        if working.count <= 1, equalBelow != nil {
-            equalBelow = nil
-            record.pinned = nil
-        } else if let pinned = record.pinned, !working.contains(pinned) {
+        if let pinned = record.pinned, !working.contains(pinned) {
             record.pinned = working.first
         }
+    }
+
+    mutating func loneIsEqual() {
+        guard equalBelow != nil, working.count == 1, possibleInSync.isSubset(of: working) else { return }
+        equalBelow = nil
+        record.pinned = nil
     }
 
     /// A write, zeroing or flush failed on every plex that clients are served from.

@@ -9,6 +9,10 @@ final class Server {
     var disks: [Int?]
     var windows: [[UInt32]]
     var isStopping = false
+    /// Whose flush failed before the mirror opened. If that was all of them, nothing read is known to last.
+    var openFlushFailed = PlexSet.empty
+    var openedWith = PlexSet.empty
+    var isOpenedInDoubt: Bool { !openFlushFailed.isEmpty && openedWith.isSubset(of: openFlushFailed) }
     /// The in-sync set of the last record seen on disk.
     var knownInSync = PlexSet.empty
 

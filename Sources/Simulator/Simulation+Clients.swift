@@ -146,7 +146,7 @@ extension Simulation {
                     "R7",
                     "cell \(cell) reads as write \(stamp >> Geometry.cellBits) (cell \(stamp & 0xFFF)); legal: \(oracle.describe(cell))")
             }
-            if let server, !server.isReadOnly { oracle.observe(stamp, at: cell, pins: true) }
+            if let server, !server.isReadOnly { oracle.observe(stamp, at: cell, pins: !server.isOpenedInDoubt) }
         }
     }
 }

@@ -170,6 +170,9 @@ extension Simulation {
         let result = land(flight)
         mix(flight.operation.tag.raw)
         note("complete #\(index) \(flight.operation.kind) plex \(flight.operation.plex): \(result)")
+        if case .failed = result, flight.operation.kind == .flush, !server.mirror.isOpen {
+            server.openFlushFailed.insert(flight.operation.plex)
+        }
         if case .failed = result, flight.operation.request.value > 0 {
             requests[Int(flight.operation.request.value) - 1].failed.insert(flight.operation.plex)
         }

@@ -176,6 +176,7 @@ extension Simulation {
             mirror: mirror, isReadOnly: isReadOnly, disks: map,
             windows: Array(repeating: window, count: limits.resyncWindowsIdle))
         server.knownInSync = assembly.record.inSync
+        server.openedWith = assembly.current
         self.server = server
         server.mirror.handle(.tick, now: instant)
         pump(server)

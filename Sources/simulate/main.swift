@@ -2,26 +2,95 @@ internal import ArgumentParser
 internal import MirrorCore
 internal import Simulator
 
+Simulate.main()
+
 struct Simulate: ParsableCommand {
-    @Option(name: .long) var seed: UInt64?
-    @Option(name: .long) var first: UInt64 = 1
-    @Option(name: .long) var seeds: UInt64 = 1000
-    @Flag(name: .long) var trace = false
+    static let configuration = CommandConfiguration(
+        abstract: "Runs the mirror engine on simulated disks, one deterministic run per seed.",
+        discussion: "Ends with status 1 if a rule is broken or a mutant survives.")
+
+    @Option(help: "Replay this one seed.")
+    var seed: UInt64?
+
+    @Option(help: "How many seeds to run.")
+    var seeds: UInt64 = 1000
+
+    @Option(help: "The first of them.")
+    var first: UInt64 = 1
+
+    @Option(help: "Stop after so many minutes.")
+    var minutes: Double?
+
+    @Option(help: "Build a known bug in: a name, or 'all' for the kill table.")
+    var mutant: String?
+
+    @Flag(help: "Print what happened (with --seed).")
+    var trace = false
+
+    @Flag(help: "Make the failing run smaller and print it (with --seed).")
+    var shrink = false
 
     mutating func run() throws {
-        if let seed {
-            var options = Options(seed: seed)
-            options.isTraced = trace
-            let outcome = Simulation.run(options)
-            for line in outcome.trace { print(line) }
-            print(outcome.seed, outcome.steps, outcome.requests, outcome.violation as Any)
-            return
+        if mutant == "all" { return try printKillTable(Mutant.allCases.filter { $0 != .none }) }
+        var chosen = Mutant.none
+        if let mutant {
+            guard let named = Mutant.allCases.first(where: { "\($0)" == mutant }) else {
+                throw ValidationError("unknown mutant \(mutant); one of \(Mutant.allCases.map { "\($0)" }.joined(separator: ", "))")
+            }
+            chosen = named
         }
-        for seed in first..<first + seeds {
-            if trace { print("seed", seed) }
-            let outcome = Simulation.run(Options(seed: seed))
-            if let violation = outcome.violation { print("seed \(seed):", violation) }
+        if let seed {
+            try replay(seed, chosen)
+        } else if chosen != .none {
+            try printKillTable([chosen])
+        } else {
+            try runMany()
         }
     }
+
+    private func replay(_ seed: UInt64, _ mutant: Mutant) throws {
+        var options = Options(seed: seed, mutant: mutant)
+        options.isTraced = trace
+        let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
+        for line in outcome.trace { print(line) }
+        print("seed \(seed): \(outcome.steps) events, \(outcome.requests) requests, hash \(String(outcome.hash, radix: 16))")
+        guard let violation = outcome.violation else { return }
+        print("seed \(seed): step \(violation.step): \(violation.rule): \(violation.text)")
+        throw ExitCode(1)
+    }
+
+    private func runMany() throws {
+        let clock = ContinuousClock()
+        let start = clock.now
+        var tally = Tally()
+        for seed in first..<first + seeds {
+            if let minutes, clock.now - start > .seconds(minutes * 60) { break }
+            let outcome = Simulation.run(Options(seed: seed))
+            tally.add(outcome)
+            guard let violation = outcome.violation else { continue }
+            print("seed \(seed): step \(violation.step): \(violation.rule): \(violation.text)")
+        }
+        tally.report(elapsed: clock.now - start)
+        if tally.failures > 0 { throw ExitCode(1) }
+    }
+
+    private func printKillTable(_ mutants: [Mutant]) throws {
+        var survivors = 0
+        for mutant in mutants {
+            let kill = Kill.hunt(mutant, first: first, limit: Int(seeds))
+            let name = "\(mutant)".padded(to: 26)
+            let source = mutant.source.padded(to: 32)
+            if let count = kill.seeds, let violation = kill.violation {
+                print("\(name) \(source) \("\(count)".padded(to: 6)) \(violation.rule): \(violation.text)")
+            } else {
+                survivors += 1
+                print("\(name) \(source) SURVIVED \(seeds) seeds")
+            }
+        }
+        if survivors > 0 { throw ExitCode(1) }
+    }
 }
-Simulate.main()
+
+extension String {
+    func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
+}
