@@ -29,7 +29,8 @@ extension RawSpan {
 /// Checked stores, the mirror image of the loads above.
 extension MutableRawSpan {
     @inlinable
-    package mutating func storeLittleEndian<Value: FixedWidthInteger & BitwiseCopyable>(_ value: Value, at offset: Int) {
+    package mutating func storeLittleEndian<Value: FixedWidthInteger & BitwiseCopyable>(_ value: Value, at offset: Int)
+    {
         precondition(offset >= 0 && offset <= byteCount - MemoryLayout<Value>.size)
         unsafe storeBytes(of: value.littleEndian, toUncheckedByteOffset: offset, as: Value.self)
     }

@@ -63,7 +63,9 @@ public final class ControlClient {
     private func send(_ data: Data) throws {
         var rest = [UInt8](data)
         while !rest.isEmpty {
-            let count = unsafe rest.withUnsafeBytes { unsafe Glibc.send(file, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+            let count = unsafe rest.withUnsafeBytes {
+                unsafe Glibc.send(file, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
+            }
             guard count > 0 else { throw ControlError("the server went away: \(Self.errorText)") }
             rest.removeFirst(count)
         }

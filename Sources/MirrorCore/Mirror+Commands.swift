@@ -114,7 +114,8 @@ extension Mirror {
             return
         }
         guard isUsable(name: name) else {
-            answer(.refused("\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, none of them zero"))
+            answer(
+                .refused("\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, none of them zero"))
             return
         }
         guard working.contains(plex), equalBelow == nil else {
@@ -391,7 +392,9 @@ extension Mirror {
             } else {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }
-        case .stop: finishStop(record.isClean ? "" : "stopped, but not every plex could be made equal; the next start will resync")
+        case .stop:
+            finishStop(
+                record.isClean ? "" : "stopped, but not every plex could be made equal; the next start will resync")
         }
     }
 }

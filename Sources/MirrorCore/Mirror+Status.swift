@@ -95,7 +95,8 @@ extension Mirror {
         let isAtRisk =
             member.role == .inSync && (plexes[Int(plex.value)].flushFailed || member.cause.operation != .none)
         return MirrorStatus.PlexStatus(
-            index: plex, member: member, state: state, reason: reason, isOpen: plexes[Int(plex.value)].attachment != nil,
+            index: plex, member: member, state: state, reason: reason,
+            isOpen: plexes[Int(plex.value)].attachment != nil,
             isAtRisk: isAtRisk)
     }
 
@@ -131,7 +132,8 @@ extension Mirror {
         } else if isResyncNeeded || !joining.isEmpty, !isReadOnly {
             status.state = .rebuilding
             status.reason = status.resync?.reason ?? "a plex is joining"
-            status.action = resync.blockedAt == nil ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks"
+            status.action =
+                resync.blockedAt == nil ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks"
         }
         if status.state == .healthy, working.count < 2, record.configured.count < 2 {
             status.reason = "one plex only: no redundancy"

@@ -41,10 +41,11 @@ public struct Configuration: Sendable {
             } else if let value = parsed[key]?.bool {
                 table[key] = .flag(value)
             } else if let values = parsed[key]?.array {
-                table[key] = .texts(try values.map { value in
-                    guard let text = value.string else { throw DiskError("\(path): \(key): must hold texts only") }
-                    return text
-                })
+                table[key] = .texts(
+                    try values.map { value in
+                        guard let text = value.string else { throw DiskError("\(path): \(key): must hold texts only") }
+                        return text
+                    })
             } else {
                 throw DiskError("\(path): \(key): has a value of the wrong kind")
             }

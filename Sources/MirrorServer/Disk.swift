@@ -120,7 +120,8 @@ struct Disk {
         let setLock: Int32 = 37  // F_OFD_SETLK, <fcntl.h>
         if unsafe fcntl(file, setLock, &lock) != 0 {
             if errno == EAGAIN || errno == EACCES {
-                throw DiskError("\(path): is in use by another server; stop that one first (plexus stop)", isInUse: true)
+                throw DiskError(
+                    "\(path): is in use by another server; stop that one first (plexus stop)", isInUse: true)
             }
             throw DiskError("\(path): can't be locked: \(errorText(errno))")
         }
@@ -128,7 +129,8 @@ struct Disk {
         // O_EXCL on a block device fails while it is mounted or claimed by the kernel.
         let claim = unsafe Glibc.open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
         if claim < 0, errno == EBUSY {
-            throw DiskError("\(path): is in use by the kernel (mounted, or part of another array); free it first", isInUse: true)
+            throw DiskError(
+                "\(path): is in use by the kernel (mounted, or part of another array); free it first", isInUse: true)
         }
         if claim >= 0 { close(claim) }
     }

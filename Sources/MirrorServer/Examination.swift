@@ -84,7 +84,9 @@ public struct Examination: Codable, Sendable {
 
     private static func judge(_ found: [(path: String, superblock: Superblock)]) -> [VerdictReport] {
         var order: [MirrorUUID] = []
-        for one in found where !order.contains(one.superblock.record.mirror) { order.append(one.superblock.record.mirror) }
+        for one in found where !order.contains(one.superblock.record.mirror) {
+            order.append(one.superblock.record.mirror)
+        }
         return order.map { mirror in
             let group = found.filter { $0.superblock.record.mirror == mirror }
             let plexes = group.enumerated().map { FoundPlex(disk: $0.offset, superblock: $0.element.superblock) }
@@ -113,7 +115,8 @@ public struct Examination: Codable, Sendable {
         if !assembly.behind.isEmpty { text += "; behind, to be rebuilt: plex \(list(assembly.behind))" }
         if !assembly.recovering.isEmpty { text += "; rebuild to be continued: plex \(list(assembly.recovering))" }
         if !assembly.record.isClean, assembly.current.count > 1 {
-            text += "; it was not stopped cleanly: all data will be copied from plex \((assembly.record.pinned ?? assembly.current.first)?.description ?? "?")"
+            text +=
+                "; it was not stopped cleanly: all data will be copied from plex \((assembly.record.pinned ?? assembly.current.first)?.description ?? "?")"
         }
         return VerdictReport(
             mirror: assembly.record.mirror.description, name: assembly.record.name, verdict: "startable", text: text)
@@ -148,7 +151,8 @@ extension Examination.DiskReport {
         }
         history = record.history.map {
             Examination.PastReport(
-                generation: $0.generation.description, epoch: $0.epoch, ended: isoTime($0.endTime), reason: "\($0.reason)")
+                generation: $0.generation.description, epoch: $0.epoch, ended: isoTime($0.endTime),
+                reason: "\($0.reason)")
         }
         areas = superblock.layout.areas.map {
             Examination.AreaReport(kind: "\($0.kind)", offset: $0.offset, length: $0.length)

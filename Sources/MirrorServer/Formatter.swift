@@ -47,7 +47,9 @@ package struct MirrorFormatter {
     package func run(writes: Bool) throws(DiskError) -> Outcome {
         try checkName()
         guard disks.count >= 2 else { throw DiskError("a mirror needs at least two disks") }
-        guard disks.count <= PlexSet.capacity else { throw DiskError("a mirror has at most \(PlexSet.capacity) plexes") }
+        guard disks.count <= PlexSet.capacity else {
+            throw DiskError("a mirror has at most \(PlexSet.capacity) plexes")
+        }
         try Disk.checkDistinct(disks)
         guard Set(disks).count == disks.count else { throw DiskError("a disk is named twice") }
         let existing = disks.filter { unsafe access($0, F_OK) == 0 }
@@ -80,8 +82,9 @@ package struct MirrorFormatter {
                 "\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, no slash and no control characters"
             )
         }
-        if let regionBytes, regionBytes.nonzeroBitCount != 1 || regionBytes < Layout.minimumRegionBytes
-            || regionBytes > Layout.maximumRegionBytes
+        if let regionBytes,
+            regionBytes.nonzeroBitCount != 1 || regionBytes < Layout.minimumRegionBytes
+                || regionBytes > Layout.maximumRegionBytes
         {
             throw DiskError(Self.regionText(regionBytes))
         }
@@ -136,7 +139,8 @@ package struct MirrorFormatter {
             throw DiskError("--size \(sizeBytes): must be a multiple of 4096 and at least 1 MiB")
         }
         guard sizeBytes <= largest else {
-            throw DiskError("\(smallestPath): can carry \(largest) bytes beside the metadata, less than --size \(sizeBytes)")
+            throw DiskError(
+                "\(smallestPath): can carry \(largest) bytes beside the metadata, less than --size \(sizeBytes)")
         }
         return sizeBytes
     }

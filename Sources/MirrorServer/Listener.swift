@@ -45,7 +45,8 @@ struct Listener {
         umask(mask)
         guard bound == 0, Glibc.listen(file, 128) == 0 else {
             close(file)
-            throw DiskError("\(path): can't listen: \(errorText(bound == 0 ? errno : number)); another path: --socket, --control")
+            throw DiskError(
+                "\(path): can't listen: \(errorText(bound == 0 ? errno : number)); another path: --socket, --control")
         }
         return Listener(file: file, isTCP: false, path: path, address: path)
     }
@@ -116,7 +117,8 @@ struct Listener {
         if unsafe entry.pointee.ai_family == AF_INET6 {
             unsafe setsockopt(file, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &one, 4)
         }
-        guard unsafe bind(file, entry.pointee.ai_addr, entry.pointee.ai_addrlen) == 0, Glibc.listen(file, 128) == 0 else {
+        guard unsafe bind(file, entry.pointee.ai_addr, entry.pointee.ai_addrlen) == 0, Glibc.listen(file, 128) == 0
+        else {
             let number = errno
             close(file)
             throw DiskError("--listen \(text): can't listen: \(errorText(number))")

@@ -140,7 +140,8 @@ struct Opening {
             action: "")
         switch refusal {
         case .clonedPlex(let uuid, let disks):
-            result.reason = "\(disks.map { paths[$0] }.joined(separator: " and ")) carry the same plex \(uuid): one is a clone of the other"
+            result.reason =
+                "\(disks.map { paths[$0] }.joined(separator: " and ")) carry the same plex \(uuid): one is a clone of the other"
             result.action = "name only the original"
         case .split(let sides, let related):
             result.state = "split"

@@ -110,7 +110,8 @@ extension Reactor {
             }
             let index = Int(plex.value)
             guard served.disks[index] == nil else {
-                throw DiskError("plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(served.name)")
+                throw DiskError(
+                    "plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(served.name)")
             }
             served.disks[index] = disk
             served.paths[index] = path
@@ -128,15 +129,19 @@ extension Reactor {
             if let known = try judgeKnown(disk, superblock, record, force: force) { return known }
             if !force {
                 throw DiskError(
-                    "\(disk.path): is a plex of mirror \(superblock.record.name) (\(superblock.record.mirror)); to overwrite it: --force")
+                    "\(disk.path): is a plex of mirror \(superblock.record.name) (\(superblock.record.mirror)); to overwrite it: --force"
+                )
             }
         case .damaged, .futureFormat, .unknownFeature, .forked:
             if !force {
-                throw DiskError("\(disk.path): carries Plexus metadata that is damaged or of another version; to overwrite it: --force")
+                throw DiskError(
+                    "\(disk.path): carries Plexus metadata that is damaged or of another version; to overwrite it: --force"
+                )
             }
         case .none:
             if !force, let signature = try Signature.find(on: disk) {
-                throw DiskError("\(disk.path): holds \(signature); its contents would be lost. To overwrite it: --force")
+                throw DiskError(
+                    "\(disk.path): holds \(signature); its contents would be lost. To overwrite it: --force")
             }
         }
         return try (vacancy(in: record, disk), freshAttachment(disk, record))
@@ -153,7 +158,8 @@ extension Reactor {
         }
         if isMember, !record.descends(from: own.generation), !force {
             throw DiskError(
-                "\(disk.path): split brain: it went on without this mirror (epoch \(own.epoch), last change \(isoTime(own.updatedTime))); joining it overwrites those changes. To do so: --force")
+                "\(disk.path): split brain: it went on without this mirror (epoch \(own.epoch), last change \(isoTime(own.updatedTime))); joining it overwrites those changes. To do so: --force"
+            )
         }
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }
         return (plex, Attachment(superblock))
@@ -161,7 +167,9 @@ extension Reactor {
 
     private func vacancy(in record: Record, _ disk: Disk) throws(DiskError) -> PlexIndex {
         guard let free = record.members.firstIndex(where: { $0.role == .absent }) else {
-            throw DiskError("\(disk.path): mirror \(record.name) has \(PlexSet.capacity) plexes already; forget one first: plexus break \(record.name) PLEX --nokeep")
+            throw DiskError(
+                "\(disk.path): mirror \(record.name) has \(PlexSet.capacity) plexes already; forget one first: plexus break \(record.name) PLEX --nokeep"
+            )
         }
         return PlexIndex(free)
     }

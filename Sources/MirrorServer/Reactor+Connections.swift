@@ -366,7 +366,9 @@ extension Reactor {
     func close(_ connection: Connection) {
         guard connections[connection.index] === connection else { return }
         connections[connection.index] = nil
-        if connection.session.phase == .handshake || connection.mirror == nil { handshaking = max(0, handshaking - (connection.session.phase == .transmission ? 0 : 1)) }
+        if connection.session.phase == .handshake || connection.mirror == nil {
+            handshaking = max(0, handshaking - (connection.session.phase == .transmission ? 0 : 1))
+        }
         while let reply = connection.replies.popFirst() { give(reply, back: connection) }
         if let job = connection.receiving { dropJob(job) }
         // The poll holds the socket open otherwise, and the client would wait for the end of the stream.

@@ -76,7 +76,9 @@ extension Reactor {
             return
         }
         guard request.version == ControlRequest.currentVersion else {
-            respond(.failure("the server speaks version \(ControlRequest.currentVersion) of the control protocol"), to: control)
+            respond(
+                .failure("the server speaks version \(ControlRequest.currentVersion) of the control protocol"),
+                to: control)
             return
         }
         switch request.verb {

@@ -70,10 +70,12 @@ extension Reactor {
     }
 
     private func submit(_ operation: DiskOperation, _ served: ServedMirror) {
-        let index = freeOperations.popLast() ?? {
-            operations.append(DiskJob())
-            return operations.count - 1
-        }()
+        let index =
+            freeOperations.popLast()
+            ?? {
+                operations.append(DiskJob())
+                return operations.count - 1
+            }()
         operations[index] = DiskJob(mirror: served.index, operation: operation)
         guard let disk = served.disks[Int(operation.plex.value)] else {
             localCompletions.append((index, .failed(DiskFailure(kind: .gone, errorNumber: EBADF))))
@@ -82,7 +84,8 @@ extension Reactor {
         switch operation.kind {
         case .read, .write, .writeMetadata: prepareTransfer(index, operation, disk, served)
         case .flush: ring.prepareDataSync(disk.file, userData: UInt64(index))
-        case .deallocate: startZeroing(index, disk, disk.canPunch ? .punch : disk.canZeroRange ? .zeroRange : .zeroWrite)
+        case .deallocate:
+            startZeroing(index, disk, disk.canPunch ? .punch : disk.canZeroRange ? .zeroRange : .zeroWrite)
         case .zero: startZeroing(index, disk, disk.canZeroRange ? .zeroRange : .zeroWrite)
         case .queryAllocation:
             findExtents(disk, operation)

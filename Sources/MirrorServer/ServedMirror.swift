@@ -92,7 +92,8 @@ final class ServedMirror {
         let disk = plex.isOpen ? disks[index] : nil
         var report = StatusReport.Plex(
             index: index, uuid: plex.member.uuid.description, disk: paths[index], state: plex.state,
-            reason: plex.reason.map { timed($0, plex.member.cause) }, io: disk.map { $0.isDirect ? "direct" : "buffered" },
+            reason: plex.reason.map { timed($0, plex.member.cause) },
+            io: disk.map { $0.isDirect ? "direct" : "buffered" },
             readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
             corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: 0)
         report.atRisk = plex.isAtRisk

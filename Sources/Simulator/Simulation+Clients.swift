@@ -108,7 +108,9 @@ extension Simulation {
         mix(UInt64(index) << 8 | UInt64(status.rawValue))
         note("reply \(index + 1) \(status)")
         let id = requests[index].request.id
-        if flights.contains(where: { $0?.operation.request == id && $0?.operation.buffer == requests[index].request.buffer }) {
+        if flights.contains(where: {
+            $0?.operation.request == id && $0?.operation.buffer == requests[index].request.buffer
+        }) {
             return fail("R14", "request \(index + 1) is answered with I/O in flight")
         }
         judge(requests[index], status)
@@ -144,7 +146,8 @@ extension Simulation {
             guard oracle.isLegal(stamp, at: cell) else {
                 return fail(
                     "R7",
-                    "cell \(cell) reads as write \(stamp >> Geometry.cellBits) (cell \(stamp & 0xFFF)); legal: \(oracle.describe(cell))")
+                    "cell \(cell) reads as write \(stamp >> Geometry.cellBits) (cell \(stamp & 0xFFF)); legal: \(oracle.describe(cell))"
+                )
             }
             if let server, !server.isReadOnly { oracle.observe(stamp, at: cell, pins: !server.isOpenedInDoubt) }
         }

@@ -23,7 +23,10 @@ extension Simulation {
         }
     }
 
-    private func give(_ kind: PendingCommand.Kind, _ plex: PlexIndex, _ command: Command, _ change: (inout PendingCommand) -> Void = { _ in }) {
+    private func give(
+        _ kind: PendingCommand.Kind, _ plex: PlexIndex, _ command: Command,
+        _ change: (inout PendingCommand) -> Void = { _ in }
+    ) {
         commandNumber += 1
         var pending = PendingCommand(id: commandNumber, kind: kind, plex: plex, disk: Int(plex.value))
         change(&pending)
@@ -85,7 +88,8 @@ extension Simulation {
         let plex = PlexIndex(disk)
         let head = disks[disk].head
         var uuid = newPlex()
-        if let head, head.record.mirror == mirrorUUID, head.plex == server.mirror.record[plex].uuid, random.chance(900) {
+        if let head, head.record.mirror == mirrorUUID, head.plex == server.mirror.record[plex].uuid, random.chance(900)
+        {
             uuid = head.plex
         }
         let isFree = server.disks[disk] == nil
@@ -133,7 +137,10 @@ extension Simulation {
         }
         guard command.isExact, let copy = command.copy, !isShadow else { return }
         for cell in copy.indices where !copy[cell].contains(disks[command.disk].medium[cell]) {
-            return fail("break", "the copy of plex \(command.plex) has write \(disks[command.disk].medium[cell] >> Geometry.cellBits) at cell \(cell); legal: \(oracle.describe(cell))")
+            return fail(
+                "break",
+                "the copy of plex \(command.plex) has write \(disks[command.disk].medium[cell] >> Geometry.cellBits) at cell \(cell); legal: \(oracle.describe(cell))"
+            )
         }
         if random.chance(300) { disks[command.disk].scribble(random: &random) }
     }

@@ -69,7 +69,9 @@ extension Simulation {
             return shortPlan(operation, disk)
         case .write:
             if chance(.writeError, disk) { return .fail(errorNumber: [5, 61][random.below(2)], effect: drawLanding()) }
-            if chance(.noSpace, disk) { return .fail(errorNumber: [28, 122, 27][random.below(3)], effect: drawLanding()) }
+            if chance(.noSpace, disk) {
+                return .fail(errorNumber: [28, 122, 27][random.below(3)], effect: drawLanding())
+            }
             if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 22, effect: .none) }
             return shortPlan(operation, disk)
         case .deallocate, .zero:
@@ -135,7 +137,9 @@ extension Simulation {
         case .write:
             for run in runs(first, count, tears: tears) {
                 let cell = Int(operation.bufferOffset) / Geometry.sectorBytes * 3 + (run.lowerBound - first) * 3
-                withBuffer(operation.buffer) { disks[disk].write(sector: run.lowerBound, count: run.count, from: $0, cell: cell) }
+                withBuffer(operation.buffer) {
+                    disks[disk].write(sector: run.lowerBound, count: run.count, from: $0, cell: cell)
+                }
             }
             flight.mark = disks[disk].order
         case .deallocate, .zero:
@@ -187,7 +191,9 @@ extension Simulation {
     private func land(_ flight: Flight) -> DiskResult {
         let operation = flight.operation
         let disk = flight.disk
-        if disks[disk].isGone { return .failed(DiskFailure(errorNumber: [6, 19, 9][random.below(3)], isBlockDevice: isBlockDevice)) }
+        if disks[disk].isGone {
+            return .failed(DiskFailure(errorNumber: [6, 19, 9][random.below(3)], isBlockDevice: isBlockDevice))
+        }
         switch flight.plan {
         case .succeed:
             landDurably(flight)
@@ -231,7 +237,8 @@ extension Simulation {
         agreementIsDue = true
         // Wiping, copy by copy, lets older ones show through.
         guard flight.metadata.contains(where: { $0 != 0 }) else { return }
-        if let before, let after = disks[flight.disk].summary, before.mirror == after.mirror, after.epoch < before.epoch {
+        if let before, let after = disks[flight.disk].summary, before.mirror == after.mirror, after.epoch < before.epoch
+        {
             fail("R5", "disk \(flight.disk): epoch \(before.epoch) becomes \(after.epoch)")
         }
     }

@@ -51,7 +51,8 @@ extension Simulation {
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return .empty }
         var set = lead.inSync
         for disk in open {
-            guard let head = disks[disk].summary, let own = head.own, lead.inSync.contains(own), head.mirror == mirrorUUID
+            guard let head = disks[disk].summary, let own = head.own, lead.inSync.contains(own),
+                head.mirror == mirrorUUID
             else { continue }
             set = set.union(head.inSync)
         }
@@ -76,7 +77,9 @@ extension Simulation {
         if operation.kind != .queryAllocation {
             guard operation.offset % block == 0, operation.length % block == 0, operation.length > 0,
                 operation.offset + operation.length <= layout.dataBytes
-            else { return fail("R13", "\(operation.kind) at \(operation.offset)+\(operation.length): not whole blocks") }
+            else {
+                return fail("R13", "\(operation.kind) at \(operation.offset)+\(operation.length): not whole blocks")
+            }
         }
         checkOverlap(flight, isWrite)
         if isWrite {
@@ -91,7 +94,8 @@ extension Simulation {
         let operation = flight.operation
         let end = operation.offset + operation.length
         for other in flights {
-            guard let other = other?.operation, other.offset < end, operation.offset < other.offset + other.length else {
+            guard let other = other?.operation, other.offset < end, operation.offset < other.offset + other.length
+            else {
                 continue
             }
             let otherWrites: Bool
@@ -102,10 +106,13 @@ extension Simulation {
             }
             guard isWrite || otherWrites else { continue }
             // The same request on several plexes.
-            if other.request == operation.request, other.kind == operation.kind, other.plex != operation.plex { continue }
+            if other.request == operation.request, other.kind == operation.kind, other.plex != operation.plex {
+                continue
+            }
             return fail(
                 "R13",
-                "\(operation.kind) \(operation.offset)+\(operation.length) on plex \(operation.plex) overlaps \(other.kind) on plex \(other.plex)")
+                "\(operation.kind) \(operation.offset)+\(operation.length) on plex \(operation.plex) overlaps \(other.kind) on plex \(other.plex)"
+            )
         }
     }
 
@@ -114,7 +121,8 @@ extension Simulation {
         let open = server.disks.compactMap { $0 }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
         for disk in open {
-            guard let head = disks[disk].summary, head.mirror == mirrorUUID, let own = head.own, lead.inSync.contains(own),
+            guard let head = disks[disk].summary, head.mirror == mirrorUUID, let own = head.own,
+                lead.inSync.contains(own),
                 head.isClean
             else { continue }
             return fail("R1", "data is written while the superblock of plex \(own) says clean")
@@ -143,10 +151,14 @@ extension Simulation {
             for cell in entry.cells {
                 let stamp = entry.request.kind == .write ? Geometry.stamp(write: entry.write, cell: cell) : 0
                 guard disks[disk].cached[cell] == stamp else {
-                    return fail("R2", "request \(entry.request.id.value) is acknowledged; plex \(plex), in sync on record, lacks cell \(cell)")
+                    return fail(
+                        "R2",
+                        "request \(entry.request.id.value) is acknowledged; plex \(plex), in sync on record, lacks cell \(cell)"
+                    )
                 }
                 if entry.request.isForcedUnitAccess, disks[disk].medium[cell] != stamp {
-                    return fail("R8", "forced write \(entry.request.id.value) is acknowledged and not durable on plex \(plex)")
+                    return fail(
+                        "R8", "forced write \(entry.request.id.value) is acknowledged and not durable on plex \(plex)")
                 }
             }
         }
@@ -162,7 +174,10 @@ extension Simulation {
                     continue
                 }
                 let found = disks[Int(plex.value)].medium[cell] >> Geometry.cellBits
-                return fail("R8", "a flush is answered; the medium of plex \(plex) has write \(found) in cell \(cell): \(oracle.describe(cell))")
+                return fail(
+                    "R8",
+                    "a flush is answered; the medium of plex \(plex) has write \(found) in cell \(cell): \(oracle.describe(cell))"
+                )
             }
         }
     }
@@ -170,7 +185,9 @@ extension Simulation {
     func checkRefusal(_ entry: ClientRequest, _ status: ReplyStatus) {
         guard let server else { return }
         if status == .shuttingDown {
-            if !server.isStopping { fail("R16", "request \(entry.request.id.value) is told of a shutdown that nobody ordered") }
+            if !server.isStopping {
+                fail("R16", "request \(entry.request.id.value) is told of a shutdown that nobody ordered")
+            }
             return
         }
         guard !server.isStopping else { return }
@@ -187,7 +204,8 @@ extension Simulation {
 
     /// Plexes may differ at present, or a disk has gone that the engine has yet to miss.
     private func isSuspect(_ server: Server) -> Bool {
-        server.mirror.record.pinned != nil || server.disks.contains { $0.map { disks[$0].isGone || disks[$0].hasLost } ?? false }
+        server.mirror.record.pinned != nil
+            || server.disks.contains { $0.map { disks[$0].isGone || disks[$0].hasLost } ?? false }
     }
 
     // MARK: between plexes
@@ -200,7 +218,9 @@ extension Simulation {
         let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
         let members = open.filter { disk in
-            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation else { return false }
+            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation else {
+                return false
+            }
             return lead.inSync.contains(PlexIndex(disk))
         }
         let inSync = PlexSet(mask: members.reduce(0) { $0 | 1 << UInt8($1) })
@@ -233,12 +253,15 @@ extension Simulation {
             for cell in start..<start + Int(plan.bodyLength) / Geometry.blockBytes * perBlock { busy[cell] = true }
         }
         for flight in flights {
-            guard let operation = flight?.operation, operation.kind == .write, operation.request.value == 0 else { continue }
+            guard let operation = flight?.operation, operation.kind == .write, operation.request.value == 0 else {
+                continue
+            }
             let start = Int(operation.offset) / Geometry.blockBytes * perBlock
             for cell in start..<start + Int(operation.length) / Geometry.blockBytes * perBlock { busy[cell] = true }
         }
         for plex in newcomers.members where members.contains(Int(plex.value)) {
-            for cell in busy.indices where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell] {
+            for cell in busy.indices
+            where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell] {
                 return fail("R10", "plex \(plex) is promoted and differs from plex \(base) at cell \(cell)")
             }
         }

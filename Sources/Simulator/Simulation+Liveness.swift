@@ -51,7 +51,9 @@ extension Simulation {
         while violation == nil, !isOutOfSteps, let server {
             if server.mirror.isOpen, commands.isEmpty {
                 for disk in disks.indices where server.disks[disk] == nil { join(disk) }
-                if server.mirror.status().state == .healthy, server.mirror.record.inSync.count == disks.count { return true }
+                if server.mirror.status().state == .healthy, server.mirror.record.inSync.count == disks.count {
+                    return true
+                }
             }
             guard now < deadline, step() else {
                 stuck("the mirror does not become healthy")

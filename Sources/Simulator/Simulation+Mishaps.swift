@@ -77,7 +77,11 @@ extension Simulation {
         case .stopped(let isClean):
             count(.cleanStop)
             note("stopped, clean: \(isClean)")
-            if isClean, !(server?.isReadOnly ?? true) { finishCleanStop() } else { crash(powerFails: profile.has(.powerLoss) && random.chance(500) && !isShadow) }
+            if isClean, !(server?.isReadOnly ?? true) {
+                finishCleanStop()
+            } else {
+                crash(powerFails: profile.has(.powerLoss) && random.chance(500) && !isShadow)
+            }
         case .crash, nil:
             let mayKill = profile.has(.kill)
             let powerFails = profile.has(.powerLoss) && (!mayKill || random.chance(500)) && !isShadow

@@ -11,7 +11,9 @@ extension Simulation {
             if random.chance(200) { disks[disk].returnsAt = 0 }
             if disks[disk].returnsAt <= now { disks[disk].isGone = false }
             guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
-            let isSpare = !isTruth(disk) || disks.indices.contains { $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone }
+            let isSpare =
+                !isTruth(disk)
+                || disks.indices.contains { $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone }
             guard isSpare, random.chance(200) else { continue }
             if profile.has(.rollBack), isOutdated(disk) {
                 count(.rollBack)
@@ -70,7 +72,8 @@ extension Simulation {
         switch verdict {
         case .assembled(let assembly):
             guard truth else {
-                let isExcused = options.isReadOnly || present.contains { disks[$0].lostEpoch > disks[$0].summary?.epoch ?? 0 }
+                let isExcused =
+                    options.isReadOnly || present.contains { disks[$0].lostEpoch > disks[$0].summary?.epoch ?? 0 }
                 if !isExcused { fail("R4", "disks \(present) start although none holds every acknowledged write") }
                 return false
             }
@@ -88,7 +91,9 @@ extension Simulation {
         switch refusal {
         case .incomplete(let missing, _, let record):
             let known = plexes.filter { $0.superblock.plex == record[PlexIndex($0.disk)].uuid }
-            if missing.isSubset(of: PlexSet(mask: known.reduce(0) { $0 | 1 << UInt8($1.disk) })) { fail("R11", "refused for plexes \(missing.members) which are there") }
+            if missing.isSubset(of: PlexSet(mask: known.reduce(0) { $0 | 1 << UInt8($1.disk) })) {
+                fail("R11", "refused for plexes \(missing.members) which are there")
+            }
             guard truth, random.chance(700) || !isHostile else { return false }
             var forced = options
             forced.allowDegraded = true
@@ -99,7 +104,9 @@ extension Simulation {
             open(assembly, isReadOnly: options.isReadOnly)
             return true
         case .noCurrentPlex:
-            if present.contains(where: { isCurrent($0, among: present) }) { fail("R11", "no current plex, although one of disks \(present) is") }
+            if present.contains(where: { isCurrent($0, among: present) }) {
+                fail("R11", "no current plex, although one of disks \(present) is")
+            }
         case .split:
             if forgetAncient(present) { return false }
             fail("R11", "split brain is diagnosed in a legal history: \(refusal)")
@@ -131,7 +138,9 @@ extension Simulation {
         var other = plexes
         for _ in 0..<3 {
             random.shuffle(&other)
-            if fingerprint(assemble(other, options: options)) != first { fail("R11", "the verdict depends on the order of the disks") }
+            if fingerprint(assemble(other, options: options)) != first {
+                fail("R11", "the verdict depends on the order of the disks")
+            }
         }
         return verdict
     }
@@ -159,7 +168,9 @@ extension Simulation {
         var map = [Int?](repeating: nil, count: PlexSet.capacity)
         for plex in assembly.participants.members { map[Int(plex.value)] = assembly.found[plex]?.disk }
         for disk in map.compactMap({ $0 }) { disks[disk].isGone = false }
-        note("open: current \(assembly.current.members) behind \(assembly.behind.members) recovering \(assembly.recovering.members) missing \(assembly.missing.members) clean \(assembly.record.isClean) pinned \(String(describing: assembly.record.pinned)) epoch \(assembly.record.epoch)")
+        note(
+            "open: current \(assembly.current.members) behind \(assembly.behind.members) recovering \(assembly.recovering.members) missing \(assembly.missing.members) clean \(assembly.record.isClean) pinned \(String(describing: assembly.record.pinned)) epoch \(assembly.record.epoch)"
+        )
         if !isShadow { oracle.beginStart() }
         queue.removeAll()
         ending = nil

@@ -30,11 +30,15 @@ struct Examine: ParsableCommand {
             print("\(disk.disk): plex \(index) of mirror \(disk.name ?? "?") (\(disk.mirror ?? "?"))")
             print("  plex \(disk.plex ?? "?"), role \(disk.role ?? "?"), \(disk.clean == true ? "clean" : "not clean")")
             print("  generation \(disk.generation ?? "?"), epoch \(disk.epoch ?? 0), superblock \(disk.sequence ?? 0)")
-            print("  data \(disk.size ?? 0) bytes, disk \(disk.diskSize ?? 0) bytes, region \(disk.regionSize ?? 0) bytes")
+            print(
+                "  data \(disk.size ?? 0) bytes, disk \(disk.diskSize ?? 0) bytes, region \(disk.regionSize ?? 0) bytes"
+            )
             print("  last written \(disk.updated ?? "?") by \(disk.host ?? "?"); \(disk.events) events")
             if let parent = disk.parentMirror { print("  broken off mirror \(parent)") }
             for member in disk.members { print("  knows plex \(member.index) \(member.plex): \(member.role)") }
-            for past in disk.history { print("  before \(past.ended): generation \(past.generation), ended by \(past.reason)") }
+            for past in disk.history {
+                print("  before \(past.ended): generation \(past.generation), ended by \(past.reason)")
+            }
         }
         for verdict in report.verdicts { print("mirror \(verdict.name): \(verdict.verdict): \(verdict.text)") }
     }

@@ -15,7 +15,10 @@ struct Serve: ParsableCommand {
     @Argument(help: "The disks; of every mirror all that there are.")
     var disks: [String] = []
 
-    @Option(help: "Unix socket for NBD clients. Default: \(ServerOptions.defaultSocket), unless a TCP address or a socket was given.")
+    @Option(
+        help:
+            "Unix socket for NBD clients. Default: \(ServerOptions.defaultSocket), unless a TCP address or a socket was given."
+    )
     var socket: String?
 
     @Option(help: "HOST:PORT for NBD over TCP; may be repeated. A port alone means the loopback address.")

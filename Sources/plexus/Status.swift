@@ -5,7 +5,8 @@ import Foundation
 struct Status: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show the mirrors of a running server.",
-        discussion: "Exit code: 0 all healthy, 1 degraded or rebuilding, 2 failed, split or suspended, 4 could not tell.")
+        discussion:
+            "Exit code: 0 all healthy, 1 degraded or rebuilding, 2 failed, split or suspended, 4 could not tell.")
 
     @Argument(help: "Only this mirror.")
     var name: String?
@@ -39,7 +40,9 @@ struct Status: ParsableCommand {
 
     private func show(_ report: StatusReport) {
         if x, report.exitCode == 0 {
-            print(report.mirrors.count == 1 ? "mirror \(report.mirrors[0].name) is healthy" : "all \(report.mirrors.count) mirrors are healthy")
+            print(
+                report.mirrors.count == 1
+                    ? "mirror \(report.mirrors[0].name) is healthy" : "all \(report.mirrors.count) mirrors are healthy")
             return
         }
         for mirror in report.mirrors where !x || mirror.state != "healthy" { print(StatusScreen(mirror).text) }

@@ -19,7 +19,9 @@ struct Wait: ParsableCommand {
     @Argument(help: "The mirror.")
     var name: String
 
-    @Option(name: .customLong("for"), help: "What to wait for: healthy, in-sync (all plexes that take part), idle (no resync).")
+    @Option(
+        name: .customLong("for"),
+        help: "What to wait for: healthy, in-sync (all plexes that take part), idle (no resync).")
     var goal: Goal = .healthy
 
     @Option(help: "Give up after so many seconds.")

@@ -22,7 +22,8 @@ struct Tally {
         let seconds = Double(elapsed.components.seconds) + Double(elapsed.components.attoseconds) / 1e18
         print("seeds \(seeds), failed \(failures), requests \(requests), events \(events)")
         print(
-            "real \(Int(seconds * 10) / 10) s, simulated \(Int(simulatedSeconds / 3600)) h, ratio \(Int(simulatedSeconds / max(seconds, 0.001))), seeds per minute \(Int(Double(seeds) / max(seconds, 0.001) * 60))")
+            "real \(Int(seconds * 10) / 10) s, simulated \(Int(simulatedSeconds / 3600)) h, ratio \(Int(simulatedSeconds / max(seconds, 0.001))), seeds per minute \(Int(Double(seeds) / max(seconds, 0.001) * 60))"
+        )
         for fault in Fault.allCases { print("  \(fault.name.padded(to: 20)) \(histogram[fault])") }
     }
 }

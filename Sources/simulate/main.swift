@@ -35,7 +35,8 @@ struct Simulate: ParsableCommand {
         var chosen = Mutant.none
         if let mutant {
             guard let named = Mutant.allCases.first(where: { "\($0)" == mutant }) else {
-                throw ValidationError("unknown mutant \(mutant); one of \(Mutant.allCases.map { "\($0)" }.joined(separator: ", "))")
+                throw ValidationError(
+                    "unknown mutant \(mutant); one of \(Mutant.allCases.map { "\($0)" }.joined(separator: ", "))")
             }
             chosen = named
         }
@@ -53,7 +54,9 @@ struct Simulate: ParsableCommand {
         options.isTraced = trace
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }
-        print("seed \(seed): \(outcome.steps) events, \(outcome.requests) requests, hash \(String(outcome.hash, radix: 16))")
+        print(
+            "seed \(seed): \(outcome.steps) events, \(outcome.requests) requests, hash \(String(outcome.hash, radix: 16))"
+        )
         guard let violation = outcome.violation else { return }
         print("seed \(seed): step \(violation.step): \(violation.rule): \(violation.text)")
         throw ExitCode(1)
