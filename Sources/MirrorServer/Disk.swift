@@ -56,18 +56,20 @@ struct Disk {
     ///
     /// - Parameter access: reading takes no lock, so that `examine` never disturbs a server.
     /// - Throws: `DiskError`, naming the disk and the reason.
-    static func open(_ path: String, _ access: Access, preferBuffered: Bool = false) throws(DiskError) -> Disk {
+    static func open(
+        _ path: String, _ access: Access, patienceSeconds: Int = 0
+    ) throws(DiskError) -> Disk {
         let base = access == .readOnly ? O_RDONLY : O_RDWR
-        var isDirect = !preferBuffered
-        var file = isDirect ? unsafe Glibc.open(path, base | directFlag | O_CLOEXEC) : -1
+        var isDirect = true
+        var file = unsafe Glibc.open(path, base | directFlag | O_CLOEXEC)
         if file < 0 {
-            if isDirect, errno != EINVAL { throw cannotOpen(path) }
+            if errno != EINVAL { throw cannotOpen(path) }
             isDirect = false
             file = unsafe Glibc.open(path, base | O_CLOEXEC)
         }
         guard file >= 0 else { throw cannotOpen(path) }
         do throws(DiskError) {
-            return try inspect(path, file: file, isDirect: isDirect, access)
+            return try inspect(path, file: file, isDirect: isDirect, access, patienceSeconds: patienceSeconds)
         } catch {
             close(file)
             throw error
@@ -88,7 +90,7 @@ struct Disk {
     }
 
     private static func inspect(
-        _ path: String, file: Int32, isDirect: Bool, _ access: Access
+        _ path: String, file: Int32, isDirect: Bool, _ access: Access, patienceSeconds: Int
     ) throws(DiskError) -> Disk {
         var information = stat()
         guard unsafe fstat(file, &information) == 0 else { throw DiskError("\(path): \(errorText(errno))") }
@@ -97,7 +99,9 @@ struct Disk {
             throw DiskError("\(path): is neither a file nor a block device")
         }
         let isBlockDevice = kind == S_IFBLK
-        if access == .readWrite { try lock(path, file: file, isBlockDevice: isBlockDevice) }
+        if access == .readWrite {
+            try lock(path, file: file, isBlockDevice: isBlockDevice, patienceSeconds: patienceSeconds)
+        }
         let size = lseek(file, 0, SEEK_END)
         guard size >= 0 else { throw DiskError("\(path): its size can't be found: \(errorText(errno))") }
         var system = statfs()
@@ -113,12 +117,23 @@ struct Disk {
     private static let localFileSystems: Set<UInt64> = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010]
 
     /// An open-file-description lock on the whole disk: it goes when the process goes, however it goes.
-    private static func lock(_ path: String, file: Int32, isBlockDevice: Bool) throws(DiskError) {
+    ///
+    /// After a kill it stays until the last operation that the kernel still has in flight is done, and so
+    /// keeps a successor from working on a disk on which an old write may yet land; hence the patience.
+    private static func lock(
+        _ path: String, file: Int32, isBlockDevice: Bool, patienceSeconds: Int
+    ) throws(DiskError) {
         var lock = flock()
         lock.l_type = Int16(F_WRLCK)
         lock.l_whence = Int16(SEEK_SET)
         let setLock: Int32 = 37  // F_OFD_SETLK, <fcntl.h>
-        if unsafe fcntl(file, setLock, &lock) != 0 {
+        var attempts = patienceSeconds * 20
+        while unsafe fcntl(file, setLock, &lock) != 0 {
+            if errno == EAGAIN || errno == EACCES, attempts > 0 {
+                attempts -= 1
+                usleep(50_000)
+                continue
+            }
             if errno == EAGAIN || errno == EACCES {
                 throw DiskError(
                     "\(path): is in use by another server; stop that one first (plexus stop)", isInUse: true)

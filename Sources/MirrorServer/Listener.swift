@@ -67,13 +67,23 @@ struct Listener {
         guard information.st_mode & S_IFMT == S_IFSOCK else {
             throw DiskError("\(path): exists and is no socket; choose another path")
         }
-        let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-        defer { close(probe) }
-        let result = unsafe address.withPointer { unsafe connect(probe, $0, $1) }
-        if result == 0 || errno != ECONNREFUSED {
+        // A killed server's socket lives on until the kernel has ended its last operation.
+        var attempts = 60
+        while isAlive(&address), attempts > 0 {
+            attempts -= 1
+            usleep(50_000)
+        }
+        if isAlive(&address) {
             throw DiskError("\(path): is in use by another server; stop it (plexus stop) or choose another path")
         }
         unsafe unlink(path)
+    }
+
+    private static func isAlive(_ address: inout UnixAddress) -> Bool {
+        let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        defer { close(probe) }
+        let result = unsafe address.withPointer { unsafe connect(probe, $0, $1) }
+        return result == 0 || errno != ECONNREFUSED
     }
 
     /// - Parameter text: HOST:PORT, [V6]:PORT, or PORT for the loopback address.

@@ -12,6 +12,8 @@ struct Opening {
     struct Options {
         var allowDegraded = false
         var isReadOnly = false
+        /// How long to wait for the locks of a server that was killed.
+        var patienceSeconds = 5
     }
 
     private struct Candidate {
@@ -28,7 +30,8 @@ struct Opening {
         do throws(DiskError) {
             for path in paths {
                 do throws(DiskError) {
-                    let disk = try Disk.open(path, options.isReadOnly ? .readOnly : .readWrite)
+                    let disk = try Disk.open(
+                        path, options.isReadOnly ? .readOnly : .readWrite, patienceSeconds: options.patienceSeconds)
                     do throws(DiskError) {
                         candidates.append(Candidate(disk: disk, superblock: try disk.superblock()))
                     } catch {
