@@ -73,6 +73,7 @@ extension Simulation {
     }
 
     func endLife() {
+        if let server, !server.mirror.isOpen, ending == nil { count(.crashAtOpen) }
         switch ending {
         case .stopped(let isClean):
             count(.cleanStop)
