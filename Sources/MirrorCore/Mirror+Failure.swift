@@ -86,7 +86,7 @@ extension Mirror {
             guard !isFlush, failure.kind == .media else { return }
             record[plex].writeErrors += 1
         }
-        guard working.count > 1 else {
+        guard working.count > 1 || !possibleInSync.isSubset(of: working) else {
             finish(index, slots[index].status)
             return
         }

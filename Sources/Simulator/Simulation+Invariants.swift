@@ -200,7 +200,9 @@ extension Simulation {
         let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
         let members = open.filter { disk in
-            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation else { return false }
+            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation,
+                own.epoch >= disks[disk].lostEpoch
+            else { return false }
             return lead.inSync.contains(PlexIndex(disk))
         }
         let inSync = PlexSet(mask: members.reduce(0) { $0 | 1 << UInt8($1) })
