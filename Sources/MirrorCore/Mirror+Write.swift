@@ -389,7 +389,8 @@ extension Mirror {
         let failed = slots[index].failed
         let plex = slots[index].source
         freeSlot(index)
-        let survivors = good.intersection(working)
+        // A break flushes one plex only: the others did not fail, they were not asked.
+        let survivors = purpose == .breakOff ? working.subtracting(failed) : good.intersection(working)
         for plex in failed.members where !survivors.isEmpty || recovering.contains(plex) {
             expel(plex, operation: .flush, plexes[Int(plex.value)].lastFailure, offset: 0)
         }

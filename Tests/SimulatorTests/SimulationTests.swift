@@ -64,6 +64,12 @@ struct SimulationTests {
         3021,
         // A read was told before the plex that says otherwise was off the record.
         4874,
+        // An error was told while the plex that had taken the write was being promoted.
+        104205,
+        // A read failed because its source had lost the pin meanwhile.
+        104636,
+        // A plex that could not be flushed for a break stayed in sync and was copied onto others.
+        108061,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
