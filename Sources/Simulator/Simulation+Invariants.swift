@@ -243,6 +243,11 @@ extension Simulation {
             for cell in busy.indices where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell] {
                 return fail("R10", "plex \(plex) is promoted and differs from plex \(base) at cell \(cell)")
             }
+            // What is flushed for ever must be on the medium of whoever counts as in sync.
+            for cell in busy.indices where !busy[cell] && oracle.cells[cell].count == 1 {
+                guard oracle.cells[cell][0].stamp != disks[Int(plex.value)].medium[cell] else { continue }
+                return fail("R10", "plex \(plex) is promoted without flushed cell \(cell) on its medium")
+            }
         }
     }
 }
