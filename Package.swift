@@ -61,6 +61,8 @@ let package = Package(
             ],
             swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
+        .testTarget(
+            name: "SimulatorTests", dependencies: ["Simulator", "MirrorCore", "MirrorFormat"], swiftSettings: strict),
         .testTarget(name: "NBDProtocolTests", dependencies: ["NBDProtocol", "Bytes"], swiftSettings: strict),
         .testTarget(name: "MirrorFormatTests", dependencies: ["MirrorFormat", "Bytes"], swiftSettings: strict),
         .testTarget(

@@ -19,6 +19,8 @@ struct RecordCommit {
     var needsWake = false
     var retryAt: UInt64 = 0
     var outstanding = 0
+    /// Operations of this round that were tried again.
+    var transients: UInt8 = 0
     var targets = PlexSet.empty
     var newcomers = PlexSet.empty
     var failed = PlexSet.empty
@@ -56,6 +58,7 @@ extension Mirror {
         commit.isInSecondPhase = false
         commit.round += 1
         commit.failed = .empty
+        commit.transients = 0
         if let reason = commit.takeGenerationReason() {
             record.begin(
                 Generation(entropy.nextUUID()), because: reason, inSync: possibleInSync, time: now.unixNanoseconds)
@@ -99,12 +102,25 @@ extension Mirror {
         switch result {
         case .transferred: break
         case .failed(let failure):
+            if failure.kind == .transient, retryRecord(tag) { return }
             plexes[Int(tag.plex.value)].lastFailure = failure
             commit.failed.insert(tag.plex)
         }
         commit.outstanding -= 1
         guard commit.outstanding == 0 else { return }
         if commit.isInSecondPhase { secondPhaseFinished() } else { firstPhaseFinished() }
+    }
+
+    /// EAGAIN and the like are no reason to give a plex up.
+    private mutating func retryRecord(_ tag: DiskTag) -> Bool {
+        guard commit.transients < limits.transientRetries, let attachment = plexes[Int(tag.plex.value)].attachment,
+            working.union(recovering).union(joining).contains(tag.plex)
+        else { return false }
+        commit.transients += 1
+        submitMetadata(
+            owner: .commit, plex: tag.plex, slot: tag.slot, generation: tag.generation,
+            offset: Layout.superblockOffset(copy: tag.slot, diskBytes: attachment.layout.diskBytes))
+        return true
     }
 
     private mutating func firstPhaseFinished() {

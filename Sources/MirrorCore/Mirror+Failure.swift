@@ -86,7 +86,9 @@ extension Mirror {
             guard !isFlush, failure.kind == .media else { return }
             record[plex].writeErrors += 1
         }
-        guard working.count > 1 else {
+        // A flush that fails while the mirror is marked clean leaves the plexes as equal as they were.
+        let isCleanFlush = isFlush && record.isClean
+        guard !isCleanFlush, working.count > 1 || !possibleInSync.isSubset(of: working) else {
             finish(index, slots[index].status)
             return
         }

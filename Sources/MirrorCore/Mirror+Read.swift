@@ -53,8 +53,9 @@ extension Mirror {
         plexes[Int(plex.value)].readsInFlight -= 1
         let transfer = slots[index].transfer
         guard canServe(plex, offset: transfer.offset, length: transfer.length) else {
-            // It was expelled meanwhile (R12).
-            slots[index].tried.insert(plex)
+            // It was expelled meanwhile (R12), or another plex answers for all now: then it is no failure of
+            // this one, and it may be asked again should the pin come back.
+            if !working.contains(plex) { slots[index].tried.insert(plex) }
             submitRead(index)
             return
         }

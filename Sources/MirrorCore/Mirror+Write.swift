@@ -393,6 +393,7 @@ extension Mirror {
         let failed = slots[index].failed
         let plex = slots[index].source
         freeSlot(index)
+        // Plexes that were not asked did not fail: a break flushes one, another may be new.
         let survivors = working.subtracting(failed)
         for plex in failed.members where !survivors.isEmpty || recovering.contains(plex) {
             expel(plex, operation: .flush, plexes[Int(plex.value)].lastFailure, offset: 0)

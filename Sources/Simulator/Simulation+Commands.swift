@@ -44,7 +44,7 @@ extension Simulation {
 
     private func breakOff(_ plex: PlexIndex) {
         let isExact = commands.isEmpty && (server?.mirror.isOpen ?? false)
-        let awaited = outstanding.filter { requests[$0].request.kind != .read && requests[$0].request.kind != .flush }
+        let awaited = outstanding.filter { [.write, .zeroes, .trim].contains(requests[$0].request.kind) }
         let cut = oracle.clock
         give(.breakOff, plex, .breakOff(plex, name: "copy")) { pending in
             pending.isExact = isExact
@@ -86,6 +86,8 @@ extension Simulation {
         guard let server else { return }
         count(.join)
         let plex = PlexIndex(disk)
+        // What can't be read must not come to light again behind a new superblock with a lower sequence.
+        if disks[disk].head == nil { disks[disk].wipeSuperblocks() }
         let head = disks[disk].head
         var uuid = newPlex()
         if let head, head.record.mirror == mirrorUUID, head.plex == server.mirror.record[plex].uuid, random.chance(900)

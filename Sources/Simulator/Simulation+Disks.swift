@@ -58,6 +58,8 @@ extension Simulation {
     }
 
     private func drawPlan(_ operation: DiskOperation, _ disk: Int) -> Flight.Plan {
+        // The fault budget: what one disk has lost must be expelled before the next may fail.
+        if hasLoser(beside: disk) { return .succeed }
         if isHostile, now < blipUntil { return .fail(errorNumber: blipError, effect: .none) }
         if chance(.transient, disk) {
             return .fail(errorNumber: [11, 4, 12, 16][random.below(4)], effect: .none)
@@ -105,6 +107,21 @@ extension Simulation {
         disks.indices.contains { other in
             other != disk && !disks[other].hasLost && !disks[other].isGone && isTruth(other)
                 && (server?.disks.contains(other) ?? true)
+        }
+    }
+
+    func hasLoser(beside disk: Int) -> Bool {
+        disks.indices.contains { $0 != disk && disks[$0].hasLost && (server?.disks.contains($0) ?? false) }
+    }
+
+    /// Whether another disk has an error under way that the engine has yet to see.
+    private func isTroubled(beside disk: Int) -> Bool {
+        flights.contains { flight in
+            guard let flight, flight.disk != disk else { return false }
+            switch flight.plan {
+            case .succeed: return false
+            case .short, .fail, .loseFlush: return true
+            }
         }
     }
 
@@ -206,7 +223,7 @@ extension Simulation {
             return .transferred(bytes)
         case .loseFlush(let error):
             // The disk that was to keep the data may have failed since.
-            if mayLose(disk) { disks[disk].failFlush(through: flight.mark, random: &random) }
+            if mayLose(disk), !isTroubled(beside: disk) { disks[disk].failFlush(through: flight.mark, random: &random) }
             return .failed(DiskFailure(errorNumber: error, isBlockDevice: isBlockDevice))
         case .fail(let error, let effect):
             if operation.kind == .writeMetadata {

@@ -218,9 +218,9 @@ extension Simulation {
         let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
         let members = open.filter { disk in
-            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation else {
-                return false
-            }
+            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation,
+                own.epoch >= disks[disk].lostEpoch
+            else { return false }
             return lead.inSync.contains(PlexIndex(disk))
         }
         let inSync = PlexSet(mask: members.reduce(0) { $0 | 1 << UInt8($1) })
@@ -263,6 +263,11 @@ extension Simulation {
             for cell in busy.indices
             where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell] {
                 return fail("R10", "plex \(plex) is promoted and differs from plex \(base) at cell \(cell)")
+            }
+            // What is flushed for ever must be on the medium of whoever counts as in sync.
+            for cell in busy.indices where !busy[cell] && oracle.cells[cell].count == 1 {
+                guard oracle.cells[cell][0].stamp != disks[Int(plex.value)].medium[cell] else { continue }
+                return fail("R10", "plex \(plex) is promoted without flushed cell \(cell) on its medium")
             }
         }
     }

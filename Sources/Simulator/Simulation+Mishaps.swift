@@ -30,7 +30,7 @@ extension Simulation {
     }
 
     private func vanish(_ disk: Int, forGood: Bool) {
-        guard !disks[disk].isGone else { return }
+        guard !disks[disk].isGone, !hasLoser(beside: disk) else { return }
         count(forGood ? .vanishForGood : .vanish)
         note("disk \(disk) vanishes")
         // With the power of a disk goes its cache.
@@ -73,6 +73,7 @@ extension Simulation {
     }
 
     func endLife() {
+        if let server, !server.mirror.isOpen, ending == nil { count(.crashAtOpen) }
         switch ending {
         case .stopped(let isClean):
             count(.cleanStop)

@@ -1,0 +1,78 @@
+internal import MirrorCore
+internal import Testing
+
+@testable import Simulator
+
+@Suite("Simulation")
+struct SimulationTests {
+    /// Debug builds run some 20 seeds a second; `scripts/simulate` runs the many.
+    @Test(arguments: 0..<8)
+    func noRuleIsBroken(batch: Int) {
+        for offset in 0..<25 {
+            let outcome = Simulation.run(Options(seed: UInt64(batch * 25 + offset + 1)))
+            #expect(outcome.violation == nil, "seed \(outcome.seed)")
+        }
+    }
+
+    @Test func sameSeedDoesTheSame() {
+        for seed in UInt64(500)..<510 {
+            var options = Options(seed: seed)
+            let first = Simulation.run(options)
+            options.isTraced = true
+            let second = Simulation.run(options)
+            #expect(first.hash == second.hash && first.steps == second.steps, "tracing changes nothing either")
+            #expect(!second.trace.isEmpty)
+        }
+    }
+
+    @Test func differentSeedsDoDifferently() {
+        let hashes = Set((UInt64(600)..<620).map { Simulation.run(Options(seed: $0)).hash })
+        #expect(hashes.count == 20)
+    }
+
+    @Test func stoppedAfterSomeEventsGivesNoVerdict() {
+        var options = Options(seed: 7)
+        options.maximumSteps = 50
+        let outcome = Simulation.run(options)
+        #expect(outcome.violation == nil)
+        #expect(outcome.steps <= 51)
+    }
+
+    @Test func shrunkRunFailsWithFewerKindsOfFault() throws {
+        let kill = Kill.hunt(.trimOnOnePlex, limit: 50)
+        #expect(kill.seeds != nil)
+        let outcome = shrink(Options(seed: kill.seed, mutant: .trimOnOnePlex)) { _ in }
+        #expect(outcome.violation != nil)
+        #expect(!outcome.trace.isEmpty)
+    }
+
+    /// Seeds that broke the engine once; what was wrong stands in the commit that mended it.
+    @Test(arguments: [
+        // A flush that failed on all plexes at the end of making them equal recursed without end.
+        UInt64(9), 18, 33,
+        // A read-only stop forgot the requests in flight.
+        265,
+        // An event-log write outlasted `stopped`.
+        11, 25, 88,
+        // An expelled plex got retries.
+        172,
+        // A flush was believed after another on the same disk had failed; an acknowledgement trusted such a plex.
+        716, 243, 832,
+        // A break flushed a plex that had been expelled and closed.
+        456, 101, 628,
+        // Data was written while a plex on record as in sync was marked clean.
+        3021,
+        // A read was told before the plex that says otherwise was off the record.
+        4874,
+        // An error was told while the plex that had taken the write was being promoted.
+        104205,
+        // A read failed because its source had lost the pin meanwhile.
+        104636,
+        // A plex that could not be flushed for a break stayed in sync and was copied onto others.
+        108061,
+    ])
+    func seedThatOnceFailedPasses(seed: UInt64) {
+        let outcome = Simulation.run(Options(seed: seed))
+        #expect(outcome.violation == nil)
+    }
+}
