@@ -197,6 +197,12 @@ struct SimulatedDisk {
         let start = Layout.usableBytes(ofDisk: layout.diskBytes) - Layout.superblockAreaBytes
         guard offset >= start, landing != .none else { return }
         let base = Int(offset - start)
+        let before = summary
+        defer {
+            if let before, let summary, before.mirror == summary.mirror, summary.epoch < before.epoch {
+                lostEpoch = before.epoch
+            }
+        }
         for sector in 0..<Geometry.sectorsPerBlock {
             if landing == .torn, random.chance(500) { continue }
             let from = sector * Geometry.sectorBytes
