@@ -63,6 +63,8 @@ struct SimulatedDisk {
     var returnsAt: UInt64 = 0
     /// Acknowledged but unflushed data vanished from it since the server was started.
     var hasLost = false
+    /// A flush failed since the server was started, with loss or without.
+    var hasFailedFlush = false
     var snapshot: Snapshot?
     /// Its newest superblock, with this epoch, was destroyed: what an older one says proves nothing.
     private(set) var lostEpoch: UInt64 = 0

@@ -74,6 +74,8 @@ struct SimulationTests {
         307435, 204673,
         // Wiping was cut short and an older superblock, of a plex alone in sync, showed through.
         402802,
+        // A plex whose flush had failed was read, and what it lacked was copied over a good plex.
+        509100,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
