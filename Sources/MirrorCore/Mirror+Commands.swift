@@ -37,6 +37,8 @@ struct RunningCommand {
     var step: Step
     var detached: Record?
     var detachOutstanding = 0
+    /// Copies to be wiped when the present ones are.
+    var detachNext: [Int] = []
     var detachFailed = false
 }
 
@@ -184,10 +186,23 @@ extension Mirror {
             return
         }
         running?.step = .detaching
-        running?.detachOutstanding = Layout.superblockCopies
-        plexes[index].attachment?.sequence += 2
-        let diskBytes = plexes[index].attachment?.layout.diskBytes ?? 0
-        for copy in 0..<Layout.superblockCopies {
+        if running?.detached != nil {
+            plexes[index].attachment?.sequence += 2
+            writeDetached(plex, copies: Array(0..<Layout.superblockCopies))
+        } else {
+            // The older pair goes first, the newest only when that is gone: if the wiping is cut short, what
+            // remains is the newest, never an older state in which the plex was the only one in sync and
+            // would start by itself (R4).
+            let newest = Superblock.copies(ofSequence: plexes[index].attachment?.sequence ?? 0)
+            writeDetached(plex, copies: (0..<Layout.superblockCopies).filter { $0 != newest.0 && $0 != newest.1 })
+            running?.detachNext = [newest.0, newest.1]
+        }
+    }
+
+    private mutating func writeDetached(_ plex: PlexIndex, copies: [Int]) {
+        running?.detachOutstanding = copies.count
+        let diskBytes = plexes[Int(plex.value)].attachment?.layout.diskBytes ?? 0
+        for copy in copies {
             submitMetadata(
                 owner: .detach, plex: plex, slot: copy, generation: 0,
                 offset: Layout.superblockOffset(copy: copy, diskBytes: diskBytes))
@@ -214,7 +229,13 @@ extension Mirror {
     mutating func detachCompleted(_ tag: DiskTag, _ result: DiskResult) {
         if case .failed = result { running?.detachFailed = true }
         running?.detachOutstanding -= 1
-        if running?.detachOutstanding == 0 { finishDetach(tag.plex) }
+        guard running?.detachOutstanding == 0 else { return }
+        if let next = running?.detachNext, !next.isEmpty, running?.detachFailed == false {
+            running?.detachNext = []
+            writeDetached(tag.plex, copies: next)
+        } else {
+            finishDetach(tag.plex)
+        }
     }
 
     private mutating func finishDetach(_ plex: PlexIndex) {

@@ -238,6 +238,12 @@ extension Mirror {
         if let failure {
             plexes[position].flushFailed = true
             plexes[position].lastFailure = failure
+            let others = working.subtracting(PlexSet(plex)).members
+            if mutant != .hideFlushError, others.contains(where: { !plexes[Int($0.value)].flushFailed }) {
+                // At once, without waiting for the other plexes' answers: what it dropped must be read by no
+                // one, least of all to be copied onto a plex that still has it.
+                expel(plex, operation: .flush, failure, offset: 0)
+            }
             return failure
         }
         return plexes[position].flushFailed && mutant != .hideFlushError ? plexes[position].lastFailure : nil

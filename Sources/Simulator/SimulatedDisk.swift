@@ -63,6 +63,8 @@ struct SimulatedDisk {
     var returnsAt: UInt64 = 0
     /// Acknowledged but unflushed data vanished from it since the server was started.
     var hasLost = false
+    /// A flush failed since the server was started, with loss or without.
+    var hasFailedFlush = false
     var snapshot: Snapshot?
     /// Its newest superblock, with this epoch, was destroyed: what an older one says proves nothing.
     private(set) var lostEpoch: UInt64 = 0
@@ -197,6 +199,12 @@ struct SimulatedDisk {
         let start = Layout.usableBytes(ofDisk: layout.diskBytes) - Layout.superblockAreaBytes
         guard offset >= start, landing != .none else { return }
         let base = Int(offset - start)
+        let before = summary
+        defer {
+            if let before, let summary, before.mirror == summary.mirror, summary.epoch < before.epoch {
+                lostEpoch = before.epoch
+            }
+        }
         for sector in 0..<Geometry.sectorsPerBlock {
             if landing == .torn, random.chance(500) { continue }
             let from = sector * Geometry.sectorBytes

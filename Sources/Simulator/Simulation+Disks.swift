@@ -105,7 +105,7 @@ extension Simulation {
     /// on record as such, has lost nothing.
     func mayLose(_ disk: Int) -> Bool {
         disks.indices.contains { other in
-            other != disk && !disks[other].hasLost && !disks[other].isGone && isTruth(other)
+            other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isGone && isTruth(other)
                 && (server?.disks.contains(other) ?? true)
         }
     }
@@ -189,6 +189,7 @@ extension Simulation {
         flights[index] = nil
         freeFlights.append(index)
         let result = land(flight)
+        if case .failed = result, flight.operation.kind == .flush { disks[flight.disk].hasFailedFlush = true }
         mix(flight.operation.tag.raw)
         note("complete #\(index) \(flight.operation.kind) plex \(flight.operation.plex): \(result)")
         if case .failed = result, flight.operation.kind == .flush, !server.mirror.isOpen {

@@ -108,6 +108,7 @@ extension Simulation {
         for disk in disks.indices {
             disks[disk].dropForgotten()
             disks[disk].hasLost = false
+            disks[disk].hasFailedFlush = false
         }
         flights.removeAll()
         freeFlights.removeAll()

@@ -70,6 +70,12 @@ struct SimulationTests {
         104636,
         // A plex that could not be flushed for a break stayed in sync and was copied onto others.
         108061,
+        // EAGAIN on a superblock expelled a plex; a flush that failed while clean made plexes count as different.
+        307435, 204673,
+        // Wiping was cut short and an older superblock, of a plex alone in sync, showed through.
+        402802,
+        // A plex whose flush had failed was read, and what it lacked was copied over a good plex.
+        509100,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
