@@ -105,7 +105,8 @@ extension Simulation {
     /// on record as such, has lost nothing.
     func mayLose(_ disk: Int) -> Bool {
         disks.indices.contains { other in
-            other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isGone && isTruth(other)
+            other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isGone
+                && isTruth(other)
                 && (server?.disks.contains(other) ?? true)
         }
     }
