@@ -33,6 +33,8 @@ final class Connection {
     var isQueued = false
     /// A request is understood but there is no room for it.
     var isBlocked = false
+    /// Blocked because all memory is taken, not because it has too much under way itself.
+    var isShortOfMemory = false
     /// DISC came, or the session ended: answer what is in flight, then close.
     var isEnding = false
     var hasPeerClosed = false
@@ -83,6 +85,8 @@ struct ServerLimits {
     var handshakes = 256
     var handshakeNanoseconds: UInt64 = 10_000_000_000
     var requestsPerConnection = 256
+    /// Replies that the client has not taken yet; then nothing more is read from it.
+    var repliesPerConnection = 1024
     /// At least one request is always allowed.
     var bytesPerConnection = 48 << 20
     var requests = 8192

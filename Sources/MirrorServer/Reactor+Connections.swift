@@ -252,6 +252,8 @@ extension Reactor {
                 if errno == EINTR { continue }
                 if errno == EAGAIN || errno == EWOULDBLOCK {
                     connection.isWaitingToSend = true
+                    // Its time to take the replies begins now, however long the disks were busy before.
+                    connection.progressAt = now.nanoseconds
                     ring.preparePollOnce(
                         connection.file, events: UInt32(POLLOUT),
                         userData: UInt64(Source.connectionOutput.rawValue) << 56 | key(connection))
@@ -330,6 +332,7 @@ extension Reactor {
             connection.sent -= first.totalBytes
             connection.replies.removeFirst()
             give(first, back: connection)
+            if connection.isBlocked { hasFreed = true }
         }
     }
 
@@ -341,8 +344,13 @@ extension Reactor {
     }
 
     func giveBuffer(_ buffer: PooledBuffer, isLarge: Bool) {
-        if isLarge { largePool.give(buffer) } else { smallPool.give(buffer) }
+        giveUnused(buffer, isLarge: isLarge)
         hasFreed = true
+    }
+
+    /// As `giveBuffer`, for one that nobody can have waited for.
+    func giveUnused(_ buffer: PooledBuffer, isLarge: Bool) {
+        if isLarge { largePool.give(buffer) } else { smallPool.give(buffer) }
     }
 
     func poolPointer(_ buffer: PooledBuffer, isLarge: Bool) -> UnsafeMutableRawPointer {
@@ -353,6 +361,13 @@ extension Reactor {
 
     func endAfterReplies(_ connection: Connection) {
         connection.isEnding = true
+        if let job = connection.receiving {
+            // Nothing more is read: this write stays incomplete, and nobody may wait for it.
+            connection.receiving = nil
+            connection.requestsInFlight -= 1
+            if let buffer = jobs[job].buffer { connection.bytesInFlight -= buffer.bytes }
+            dropJob(job)
+        }
         if connection.requestsInFlight == 0, !connection.hasOutput { close(connection) } else { wantSend(connection) }
     }
 
@@ -382,12 +397,13 @@ extension Reactor {
 
     /// Handshakes that take too long, and clients that sit on memory that others wait for.
     func expireConnections() {
-        let isShort = !blocked.isEmpty
+        let isShort = blocked.contains { connections[$0].map { $0.isBlocked && $0.isShortOfMemory } ?? false }
         for case let connection? in connections {
             if connection.mirror == nil, now.nanoseconds - connection.acceptedAt > limits.handshakeNanoseconds {
                 logger.warning("client refused: its handshake took longer than 10 s")
                 close(connection)
-            } else if isShort, connection.receiving != nil || !connection.replies.isEmpty,
+            } else if isShort, connection.bytesInFlight > 0,
+                connection.receiving != nil || connection.isWaitingToSend,
                 now.nanoseconds - connection.progressAt > limits.stallNanoseconds
             {
                 logger.warning("client cut off: stalled with \(connection.bytesInFlight) bytes while others wait")

@@ -1,3 +1,4 @@
+internal import DequeModule
 internal import Glibc
 internal import MirrorCore
 internal import MirrorFormat
@@ -8,6 +9,11 @@ internal import URing
 extension Reactor {
     /// - Returns: how many bytes were consumed; 0: more are needed, or there is no room now.
     func takeRequest(_ connection: Connection, _ bytes: RawSpan) -> Int {
+        guard connection.replies.count < limits.repliesPerConnection else {
+            // It asks and does not listen: replies must not pile up without bound.
+            block(connection)
+            return 0
+        }
         switch connection.session.parse(bytes) {
         case .incomplete: return 0
         case .badMagic, .oversizedWrite:
@@ -57,7 +63,24 @@ extension Reactor {
     /// Only now does the write exist: an incomplete one is never applied.
     func payloadComplete(_ connection: Connection, _ job: Int) {
         connection.receiving = nil
-        start(job)
+        let served = mirrors[jobs[job].mirror]
+        // There was room when its header came; others may have taken it while the payload was on its way.
+        if served.waitingJobs.isEmpty, served.mirror.hasRoom { start(job) } else { served.waitingJobs.append(job) }
+    }
+
+    /// Writes that are received but found no room, in the order in which they became complete.
+    func startWaiting() {
+        for served in mirrors {
+            while served.mirror.hasRoom, let job = served.waitingJobs.popFirst() {
+                let connection = connections[jobs[job].connection]
+                if connection?.generation == jobs[job].connectionGeneration {
+                    start(job)
+                } else {
+                    // Its client is gone and may have sent it again elsewhere: it must not land after newer ones.
+                    dropJob(job)
+                }
+            }
+        }
     }
 
     private func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ mirror: Int) -> Bool {
@@ -68,7 +91,9 @@ extension Reactor {
         }
         guard request.command == .cache else { return false }
         for case let disk? in served.disks where !disk.isDirect {
-            posix_fadvise(disk.file, off_t(request.offset), off_t(request.length), POSIX_FADV_WILLNEED)
+            // A hint, and this thread serves everybody: no more than a moment's work.
+            posix_fadvise(
+                disk.file, off_t(request.offset), off_t(min(request.length, 1 << 20)), POSIX_FADV_WILLNEED)
         }
         queueSuccess(connection, request)
         return true
@@ -87,7 +112,8 @@ extension Reactor {
     }
 
     private func takeJob(_ connection: Connection, _ request: ClientRequest, _ mirror: Int, bytes: Int) -> Int? {
-        guard connection.requestsInFlight < limits.requestsPerConnection, !freeJobs.isEmpty,
+        connection.isShortOfMemory = false
+        guard connection.requestsInFlight < limits.requestsPerConnection, mirrors[mirror].waitingJobs.isEmpty,
             mirrors[mirror].mirror.hasRoom,
             connection.bytesInFlight == 0 || connection.bytesInFlight + bytes <= limits.bytesPerConnection
         else { return nil }
@@ -95,9 +121,12 @@ extension Reactor {
         let isLarge = bytes > limits.smallBytes
         if bytes > 0 {
             buffer = isLarge ? largePool.take(bytes: bytes) : smallPool.take(bytes: bytes)
-            guard buffer != nil else { return nil }
         }
-        guard let job = freeJobs.popLast() else { return nil }
+        guard buffer != nil || bytes == 0, let job = freeJobs.popLast() else {
+            if let buffer { giveUnused(buffer, isLarge: isLarge) }
+            connection.isShortOfMemory = true
+            return nil
+        }
         let generation = jobs[job].generation &+ 1
         jobs[job] = ClientJob(
             isUsed: true, generation: generation, connection: connection.index,

@@ -137,18 +137,21 @@ final class Reactor {
         now = currentInstant()
         _ = ring.reap { completed($0) }
         completeLocally()
+        startWaiting()
         readConnections()
         retryBlocked()
-        if now.nanoseconds - lastTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {
+        let sinceTick = now.nanoseconds - lastTick
+        if sinceTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {
             lastTick = now.nanoseconds
             tick()
+            // After a pause of our own (a suspended machine, say) nobody else is to blame for it.
+            if sinceTick < limits.stallNanoseconds / 2 { expireConnections() }
         }
         sendAll()
     }
 
     private func tick() {
         for index in mirrors.indices where !mirrors[index].isStopped { deliver(.tick, to: index) }
-        expireConnections()
     }
 
     private func completed(_ completion: Completion) {

@@ -1,5 +1,6 @@
 internal import Bytes
 internal import Control
+internal import DequeModule
 internal import Foundation
 internal import MirrorCore
 internal import MirrorFormat
@@ -20,6 +21,8 @@ final class ServedMirror {
     /// What `plexus events` shows, oldest first.
     var events: [EventRecord]
     var isStopped = false
+    /// Jobs of writes that are received but found no room in the core.
+    var waitingJobs = Deque<Int>()
     let export: ExportDescription
 
     static let eventsKept = 4096

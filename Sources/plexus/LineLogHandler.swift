@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Logging
 
 /// One line per message on stderr: `time level text key=value`, as the journal likes it.
@@ -15,6 +16,15 @@ struct LineLogHandler: LogHandler {
         let all = metadata.merging(event.metadata ?? [:]) { $1 }
         let pairs = all.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
         let time = Date().ISO8601Format()
-        FileHandle.standardError.write(Data("\(time) \(event.level) \(event.message)\(pairs)\n".utf8))
+        writeError("\(time) \(event.level) \(event.message)\(pairs)\n")
     }
+}
+
+/// Writes to stderr what it takes at once. The server must neither stop, as `FileHandle` does, nor wait when
+/// nobody reads its log any more, or when the disk under the log is full.
+func writeError(_ text: String) {
+    var state = pollfd(fd: 2, events: Int16(POLLOUT), revents: 0)
+    guard unsafe poll(&state, 1, 0) > 0, state.revents & Int16(POLLOUT) != 0 else { return }
+    let bytes = Array(text.utf8)
+    _ = unsafe write(2, bytes, bytes.count)
 }

@@ -63,7 +63,7 @@ struct Failure: Error, CustomStringConvertible {
     init(_ description: String) { self.description = description }
 }
 
-func printError(_ text: String) { FileHandle.standardError.write(Data("plexus: \(text)\n".utf8)) }
+func printError(_ text: String) { writeError("plexus: \(text)\n") }
 
 /// Absolute, for the server has another working directory.
 func absolute(_ path: String) -> String {
