@@ -394,7 +394,9 @@ extension Mirror {
 
     private mutating func finishStop(_ complaint: String) {
         phase = .stopped
-        answer(complaint.isEmpty ? .done("mirror \(record.name) is stopped and clean") : .failed(complaint))
+        answer(
+            complaint.isEmpty
+                ? .done("mirror \(record.name) is stopped\(record.isClean ? " and clean" : "")") : .failed(complaint))
         for plex in 0..<PlexSet.capacity { release(PlexIndex(plex)) }
         stoppedIfReleased()
     }

@@ -119,7 +119,7 @@ extension Mirror {
         resync.copied = 0
         let text =
             equalBelow != nil
-            ? "after an unclean stop: plex \(record.pinned?.description ?? "?") is copied over the others"
+            ? "in-sync plexes may differ: plex \(record.pinned?.description ?? "?") is copied over the others"
             : "full copy to plex \(list(recovering))"
         log(.resyncStarted, plex: recovering.first ?? record.pinned, length: record.dataBytes, text: text)
     }

@@ -65,7 +65,7 @@ extension Mirror {
             plex: target, done: done, total: total, bytesPerSecond: rate,
             etaSeconds: rate > 0 ? (total - done + rate - 1) / rate : nil, isPaused: resync.blockedAt != nil,
             reason: equalBelow != nil
-                ? "unclean stop: without a bitmap everything is copied from plex \(record.pinned?.description ?? "?")"
+                ? "in-sync plexes may differ after an unclean stop or an error on all of them: everything is copied from plex \(record.pinned?.description ?? "?")"
                 : "full copy")
     }
 
