@@ -29,7 +29,7 @@ package enum Answer: Sendable, Equatable {
 /// The command that is being carried out. One at a time; others wait.
 struct RunningCommand {
     enum Step {
-        case draining, flushing, recording(ticket: UInt64), detaching
+        case draining, flushing, recording(ticket: UInt64), detaching, ending
     }
 
     var id: CommandID
@@ -136,7 +136,9 @@ extension Mirror {
         guard case .breakOff(let plex, _) = running?.command, case .draining = running?.step else { return }
         guard mutationsInFlight == 0 || mutant == .breakWithoutDrain else { return }
         guard working.contains(plex), working.count > 1 else {
-            // Expelled while the writes ended: its disk may be closed already.
+            // Expelled while the writes ended: its disk may be closed already. The step is over before writes
+            // go on, for one of them may end at once and come by here again.
+            running?.step = .ending
             letMutationsGo()
             answer(.failed("plex \(plex) failed meanwhile; it is not a consistent copy and was not broken off"))
             return
@@ -146,7 +148,9 @@ extension Mirror {
     }
 
     mutating func breakFlushed(_ plex: PlexIndex, succeeded: Bool) {
-        guard case .breakOff(_, let name) = running?.command else { return }
+        guard case .breakOff(let wanted, let name) = running?.command, wanted == plex, case .flushing = running?.step
+        else { return }
+        running?.step = .ending
         guard succeeded, working.contains(plex), working.count > 1 else {
             letMutationsGo()
             answer(.failed("plex \(plex) could not be flushed; it is not a consistent copy and was not broken off"))
@@ -187,8 +191,11 @@ extension Mirror {
         }
         running?.step = .detaching
         if running?.detached != nil {
-            plexes[index].attachment?.sequence += 2
-            writeDetached(plex, copies: Array(0..<Layout.superblockCopies))
+            // One pair after the other: power may fail in between, and one pair has to be whole.
+            plexes[index].attachment?.sequence += 1
+            let older = Superblock.copies(ofSequence: plexes[index].attachment?.sequence ?? 0)
+            writeDetached(plex, copies: [older.0, older.1])
+            running?.detachNext = (0..<Layout.superblockCopies).filter { $0 != older.0 && $0 != older.1 }
         } else {
             // The older pair goes first, the newest only when that is gone: if the wiping is cut short, what
             // remains is the newest, never an older state in which the plex was the only one in sync and
@@ -217,13 +224,10 @@ extension Mirror {
             }
             return
         }
-        // Copies 0 and 2 belong to even sequences, 1 and 3 to odd ones; the higher of the two comes last.
-        let copy = operation.tag.slot
-        let isOfLast = Superblock.copies(ofSequence: attachment.sequence).0 == copy % 2
         let superblock = Superblock(
-            record: own, plex: attachment.uuid, sequence: isOfLast ? attachment.sequence : attachment.sequence - 1,
-            layout: attachment.layout, writer: writer)
-        superblock.encode(copy: copy, into: &bytes)
+            record: own, plex: attachment.uuid, sequence: attachment.sequence, layout: attachment.layout,
+            writer: writer)
+        superblock.encode(copy: operation.tag.slot, into: &bytes)
     }
 
     mutating func detachCompleted(_ tag: DiskTag, _ result: DiskResult) {
@@ -232,6 +236,7 @@ extension Mirror {
         guard running?.detachOutstanding == 0 else { return }
         if let next = running?.detachNext, !next.isEmpty, running?.detachFailed == false {
             running?.detachNext = []
+            if running?.detached != nil { plexes[Int(tag.plex.value)].attachment?.sequence += 1 }
             writeDetached(tag.plex, copies: next)
         } else {
             finishDetach(tag.plex)

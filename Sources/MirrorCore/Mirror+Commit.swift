@@ -77,7 +77,10 @@ extension Mirror {
         commit.outstanding = targets.count * 2
         for plex in targets.members {
             let index = Int(plex.value)
-            plexes[index].attachment?.sequence += 1
+            // A failed update may have torn its pair of copies: the other pair is all there is, so the next update
+            // goes to the same pair again.
+            let step: UInt64 = plexes[index].isPairSuspect ? 2 : 1
+            plexes[index].attachment?.sequence += step
             guard let attachment = plexes[index].attachment else { preconditionFailure("no disk to record on") }
             let copies = Superblock.copies(ofSequence: attachment.sequence)
             for copy in [copies.0, copies.1] {
@@ -108,6 +111,7 @@ extension Mirror {
         }
         commit.outstanding -= 1
         guard commit.outstanding == 0 else { return }
+        for plex in commit.targets.members { plexes[Int(plex.value)].isPairSuspect = commit.failed.contains(plex) }
         if commit.isInSecondPhase { secondPhaseFinished() } else { firstPhaseFinished() }
     }
 

@@ -32,6 +32,8 @@ struct Plex {
     var lastFailure = DiskFailure.truncated
     /// A flush failed on the last good plex: nothing that a later flush says can be believed (R8).
     var flushFailed = false
+    /// The last superblock update failed, and may have left a torn pair of copies.
+    var isPairSuspect = false
     var eventsThrough: UInt64 = 0
     /// The newest record in the block that is being written.
     var eventLogWritten: UInt64 = 0

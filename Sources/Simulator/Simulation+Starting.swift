@@ -19,6 +19,7 @@ extension Simulation {
                 count(.rollBack)
                 note("disk \(disk) is rolled back")
                 disks[disk].rollBack()
+                mustShowAll = true
             } else if profile.has(.damagedSuperblock) {
                 count(.damagedSuperblock)
                 var copies = [0, 1, 2, 3]
@@ -39,7 +40,8 @@ extension Simulation {
 
     private func presentDisks() -> [Int] {
         var present = disks.indices.filter { !disks[$0].isGone }
-        if isHostile, profile.has(.absentAtStart), present.count > 1, random.chance(400) {
+        // A disk that was rolled back is known for what it is only beside one that was not.
+        if isHostile, profile.has(.absentAtStart), !mustShowAll, present.count > 1, random.chance(400) {
             count(.absentAtStart)
             present.remove(at: random.below(present.count))
             if present.count > 1, random.chance(300) { present.remove(at: random.below(present.count)) }
@@ -77,6 +79,7 @@ extension Simulation {
                 if !isExcused { fail("R4", "disks \(present) start although none holds every acknowledged write") }
                 return false
             }
+            mustShowAll = mustShowAll && options.isReadOnly
             open(assembly, isReadOnly: options.isReadOnly)
             return true
         case .refused(let refusal):

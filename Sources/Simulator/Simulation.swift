@@ -36,6 +36,8 @@ package final class Simulation {
     var isLoaded = true
     /// The far side of a split brain: its contents count for nothing.
     var isShadow = false
+    /// A disk was rolled back since the last start.
+    var mustShowAll = false
     var blipUntil: UInt64 = 0
     var blipError: Int32 = 5
     /// Why the present life ended; nil: it goes on.
