@@ -219,6 +219,11 @@ extension Reactor {
         let capacity = 4096 / ReplyEncoder.extentBytes - 8
         extents.removeAll(keepingCapacity: true)
         var position = operation.offset
+        var information = stat()
+        // Behind the end of a file that was cut off lies no hole: reading there fails.
+        guard unsafe fstat(disk.file, &information) == 0,
+            disk.isBlockDevice || UInt64(information.st_size) >= end
+        else { return encodeExtents(job) }
         while position < end, extents.count < capacity, !disk.isBlockDevice {
             let data = lseek(disk.file, off_t(position), 3)  // SEEK_DATA
             if data < 0, errno != ENXIO { break }
