@@ -173,6 +173,12 @@ extension Reactor {
                 "\(disk.path): split brain: it went on without this mirror (epoch \(own.epoch), last change \(isoTime(own.updatedTime))); joining it overwrites those changes. To do so: --force"
             )
         }
+        // A copy that was broken off begins with epoch 1; each start for writing raises it.
+        if !isMember, own.epoch > 1 || own.configured.count > 1, !force {
+            throw DiskError(
+                "\(disk.path): was broken off and then served as mirror \(own.name) (last change \(isoTime(own.updatedTime))); joining it overwrites what was changed there. To do so: --force"
+            )
+        }
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }
         return (plex, Attachment(superblock))
     }

@@ -45,6 +45,9 @@ final class Reactor {
     var isAcceptPaused = false
     var ready: [Int] = []
     var blocked: [Int] = []
+    /// The connection that waits for a large piece of memory: until it has it, no other gets one. Smaller ones
+    /// would take each piece that becomes free, and the large one would never come together.
+    var largeWaiter: Int?
     var toSend: [Int] = []
     var jobs: [ClientJob]
     var freeJobs: [Int]
@@ -145,8 +148,9 @@ final class Reactor {
         _ = ring.reap { completed($0) }
         completeLocally()
         startWaiting()
-        readConnections()
+        // Who has waited comes before who has just arrived.
         retryBlocked()
+        readConnections()
         resumeAccepting()
         let sinceTick = now.nanoseconds - lastTick
         if sinceTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {

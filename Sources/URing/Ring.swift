@@ -33,6 +33,8 @@ package struct Completion: BitwiseCopyable {
     private let ring: UnsafeMutablePointer<io_uring>
     private let batch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
     private static let batchSize: UInt32 = 256
+    /// Threads of the kernel for operations that can't be done without waiting, such as fdatasync.
+    private static let workers: UInt32 = 256
 
     /// - Parameter entries: length of the submission queue; more operations than that can be in flight.
     package init(entries: UInt32) throws(SystemError) {
@@ -49,6 +51,14 @@ package struct Completion: BitwiseCopyable {
             unsafe ring.deallocate()
             unsafe batch.deallocate()
             throw SystemError("io_uring_setup", number: -result)
+        }
+        // By default four per processor: that many operations on one disk that hangs would hold up the flushes of
+        // all others. A kernel that knows no such limit keeps its own.
+        var workers: (UInt32, UInt32) = (Self.workers, Self.workers)
+        _ = unsafe withUnsafeMutablePointer(to: &workers) { pointer in
+            unsafe pointer.withMemoryRebound(to: UInt32.self, capacity: 2) {
+                unsafe io_uring_register_iowq_max_workers(ring, $0)
+            }
         }
     }
 
