@@ -25,6 +25,8 @@ struct Disk {
     let isDirect: Bool
     /// Whether RWF_DSYNC is known to be honoured; elsewhere a durable write is followed by fdatasync.
     let honoursDataSync: Bool
+    /// On a file system whose server can fall silent, and that then blocks whoever begins an operation.
+    let mayHang: Bool
     /// Names the file itself, whatever path led to it.
     let identity: Identity
     /// Keeps the kernel, and servers that see the device under another node, away from a block device; -1: none.
@@ -125,16 +127,23 @@ struct Disk {
             if isBlockDevice { claim = try claimDevice(path) }
         }
         var system = statfs()
-        let isKnown = unsafe fstatfs(file, &system) == 0 && Self.localFileSystems.contains(UInt64(system.f_type))
+        let type = unsafe fstatfs(file, &system) == 0 ? UInt64(system.f_type) : 0
+        let isKnown = Self.localFileSystems.contains(type)
         return Disk(
             path: path, file: file, bytes: UInt64(size), isBlockDevice: isBlockDevice, isDirect: isDirect,
             honoursDataSync: isBlockDevice || isKnown,
+            mayHang: !isBlockDevice && Self.remoteFileSystems.contains(type),
             identity: Identity(information), claim: claim, canPunch: true, canZeroRange: true)
     }
 
     /// ext2/3/4, xfs, btrfs, tmpfs, f2fs: their write path honours RWF_DSYNC. Others, FUSE and network file
     /// systems above all, are not trusted with it.
     private static let localFileSystems: Set<UInt64> = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010]
+
+    /// FUSE, NFS, SMB, SMB2, 9P, Ceph.
+    private static let remoteFileSystems: Set<UInt64> = [
+        0x6573_5546, 0x6969, 0xFF53_4D42, 0xFE53_4D42, 0x0102_1997, 0x00C3_6400,
+    ]
 
     /// An open-file-description lock on the whole disk: it goes when the process goes, however it goes.
     ///

@@ -99,11 +99,13 @@ extension Reactor {
         let count = Int(operation.length)
         if operation.kind == .read {
             unsafe ring.prepareRead(
-                disk.file, into: bytes, count: count, offset: operation.offset, userData: UInt64(index))
+                disk.file, into: bytes, count: count, offset: operation.offset, mayHang: disk.mayHang,
+                userData: UInt64(index))
         } else {
             unsafe ring.prepareWrite(
                 disk.file, from: bytes, count: count, offset: operation.offset,
-                isDurable: operation.isDurable && disk.honoursDataSync, userData: UInt64(index))
+                isDurable: operation.isDurable && disk.honoursDataSync, mayHang: disk.mayHang,
+                userData: UInt64(index))
         }
     }
 
@@ -182,7 +184,7 @@ extension Reactor {
             let count = min(operation.length - done, UInt64(zeroBuffer.bytes))
             unsafe ring.prepareWrite(
                 disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count), offset: operation.offset + done,
-                isDurable: false, userData: UInt64(index))
+                isDurable: false, mayHang: disk.mayHang, userData: UInt64(index))
         case .main, .sync: preconditionFailure("no zeroing")
         }
     }
