@@ -56,8 +56,15 @@ public final class ControlClient {
     }
 
     /// Blocks until the server has closed the connection.
-    public func waitForEnd() {
-        while let line = try? nextLine(), !line.isEmpty {}
+    ///
+    /// - Returns: what else it had to say.
+    public func waitForEnd() -> [String] {
+        var messages: [String] = []
+        while let line = try? nextLine(), !line.isEmpty {
+            let response = try? JSONDecoder().decode(ControlResponse.self, from: line)
+            if let text = response?.error ?? response?.message { messages.append(text) }
+        }
+        return messages
     }
 
     private func send(_ data: Data) throws {

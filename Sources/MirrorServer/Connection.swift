@@ -99,9 +99,13 @@ struct ServerLimits {
     var metadataPoolBytes = 16 << 20
     /// While others wait for memory, a client that holds some and moves nothing for so long is cut off.
     var stallNanoseconds: UInt64 = 2_000_000_000
+    /// For the last replies when the server stops.
+    var drainNanoseconds: UInt64 = 1_000_000_000
     var scratchBytes = 128 << 10
     var controlConnections = 64
     var controlLineBytes = 64 << 10
+    /// Events and answers that a program does not read.
+    var controlOutputBytes = 16 << 20
     var tickMilliseconds = 100
     var stopNanoseconds: UInt64 = 60_000_000_000
 }

@@ -25,8 +25,12 @@ struct Disk {
     let isDirect: Bool
     /// Whether RWF_DSYNC is known to be honoured; elsewhere a durable write is followed by fdatasync.
     let honoursDataSync: Bool
+    /// On a file system whose server can fall silent, and that then blocks whoever begins an operation.
+    let mayHang: Bool
     /// Names the file itself, whatever path led to it.
     let identity: Identity
+    /// Keeps the kernel, and servers that see the device under another node, away from a block device; -1: none.
+    let claim: Int32
     var canPunch: Bool
     var canZeroRange: Bool
 
@@ -59,11 +63,20 @@ struct Disk {
     static func open(
         _ path: String, _ access: Access, patienceSeconds: Int = 0
     ) throws(DiskError) -> Disk {
+        var information = stat()
+        if unsafe stat(path, &information) == 0, information.st_mode & S_IFMT == S_IFIFO {
+            // Opening it would wait for a writer.
+            throw DiskError("\(path): is neither a file nor a block device")
+        }
         let base = access == .readOnly ? O_RDONLY : O_RDWR
         var isDirect = true
         var file = unsafe Glibc.open(path, base | directFlag | O_CLOEXEC)
         if file < 0 {
             if errno != EINVAL { throw cannotOpen(path) }
+            isDirect = false
+            file = unsafe Glibc.open(path, base | O_CLOEXEC)
+        } else if !takesDirect(file) {
+            close(file)
             isDirect = false
             file = unsafe Glibc.open(path, base | O_CLOEXEC)
         }
@@ -74,6 +87,13 @@ struct Disk {
             close(file)
             throw error
         }
+    }
+
+    /// Some file systems accept O_DIRECT when a file is opened and refuse each transfer afterwards.
+    private static func takesDirect(_ file: Int32) -> Bool {
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+        defer { unsafe memory.deallocate() }
+        return unsafe pread(file, memory, 4096, 0) >= 0 || errno != EINVAL
     }
 
     private static func cannotOpen(_ path: String) -> DiskError {
@@ -99,29 +119,38 @@ struct Disk {
             throw DiskError("\(path): is neither a file nor a block device")
         }
         let isBlockDevice = kind == S_IFBLK
-        if access == .readWrite {
-            try lock(path, file: file, isBlockDevice: isBlockDevice, patienceSeconds: patienceSeconds)
-        }
         let size = lseek(file, 0, SEEK_END)
         guard size >= 0 else { throw DiskError("\(path): its size can't be found: \(errorText(errno))") }
+        var claim: Int32 = -1
+        if access == .readWrite {
+            try lock(path, file: file, patienceSeconds: patienceSeconds)
+            if isBlockDevice { claim = try claimDevice(path) }
+        }
         var system = statfs()
-        let isKnown = unsafe fstatfs(file, &system) == 0 && Self.localFileSystems.contains(UInt64(system.f_type))
+        let type = unsafe fstatfs(file, &system) == 0 ? UInt64(system.f_type) : 0
+        let isKnown = Self.localFileSystems.contains(type)
         return Disk(
             path: path, file: file, bytes: UInt64(size), isBlockDevice: isBlockDevice, isDirect: isDirect,
             honoursDataSync: isBlockDevice || isKnown,
-            identity: Identity(information), canPunch: true, canZeroRange: true)
+            mayHang: !isBlockDevice && Self.remoteFileSystems.contains(type),
+            identity: Identity(information), claim: claim, canPunch: true, canZeroRange: true)
     }
 
     /// ext2/3/4, xfs, btrfs, tmpfs, f2fs: their write path honours RWF_DSYNC. Others, FUSE and network file
     /// systems above all, are not trusted with it.
     private static let localFileSystems: Set<UInt64> = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010]
 
+    /// FUSE, NFS, SMB, SMB2, 9P, Ceph.
+    private static let remoteFileSystems: Set<UInt64> = [
+        0x6573_5546, 0x6969, 0xFF53_4D42, 0xFE53_4D42, 0x0102_1997, 0x00C3_6400,
+    ]
+
     /// An open-file-description lock on the whole disk: it goes when the process goes, however it goes.
     ///
     /// After a kill it stays until the last operation that the kernel still has in flight is done, and so
     /// keeps a successor from working on a disk on which an old write may yet land; hence the patience.
     private static func lock(
-        _ path: String, file: Int32, isBlockDevice: Bool, patienceSeconds: Int
+        _ path: String, file: Int32, patienceSeconds: Int
     ) throws(DiskError) {
         var lock = flock()
         lock.l_type = Int16(F_WRLCK)
@@ -140,17 +169,33 @@ struct Disk {
             }
             throw DiskError("\(path): can't be locked: \(errorText(errno))")
         }
-        guard isBlockDevice else { return }
-        // O_EXCL on a block device fails while it is mounted or claimed by the kernel.
-        let claim = unsafe Glibc.open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
-        if claim < 0, errno == EBUSY {
-            throw DiskError(
-                "\(path): is in use by the kernel (mounted, or part of another array); free it first", isInUse: true)
-        }
-        if claim >= 0 { close(claim) }
     }
 
-    func shut() { close(file) }
+    /// O_EXCL on a block device fails while it, or a partition of it, is mounted or claimed; and while we hold
+    /// it nobody can mount it. The lock alone belongs to one device node: a container may have another.
+    private static func claimDevice(_ path: String) throws(DiskError) -> Int32 {
+        var attempts = 10
+        while true {
+            let claim = unsafe Glibc.open(path, O_RDONLY | O_EXCL | O_CLOEXEC)
+            if claim >= 0 { return claim }
+            if errno == EBUSY, attempts > 0 {
+                // Perhaps only a look by udev, or a server that is just leaving.
+                attempts -= 1
+                usleep(50_000)
+                continue
+            }
+            let text =
+                errno == EBUSY
+                ? "is in use by the kernel (mounted, or part of another array); free it first"
+                : "can't be claimed: \(errorText(errno))"
+            throw DiskError("\(path): \(text)", isInUse: true)
+        }
+    }
+
+    func shut() {
+        close(file)
+        if claim >= 0 { close(claim) }
+    }
 
     /// Whether zeroing costs no more than a few metadata updates.
     var zeroesFast: Bool { canPunch && !isBlockDevice && honoursDataSync }

@@ -43,7 +43,7 @@ struct Listener {
         let bound = unsafe address.withPointer { unsafe bind(file, $0, $1) }
         let number = errno
         umask(mask)
-        guard bound == 0, Glibc.listen(file, 128) == 0 else {
+        guard bound == 0, Glibc.listen(file, 1024) == 0 else {
             close(file)
             throw DiskError(
                 "\(path): can't listen: \(errorText(bound == 0 ? errno : number)); another path: --socket, --control")
@@ -98,12 +98,25 @@ struct Listener {
         defer { unsafe freeaddrinfo(found) }
         var listeners: [Listener] = []
         var entry = unsafe found
+        var unavailable: DiskError?
         while let current = unsafe entry {
-            listeners.append(try unsafe Listener.listen(current, text))
+            do throws(DiskError) {
+                listeners.append(try unsafe Listener.listen(current, text, address: "\(shown(host)):\(port)"))
+            } catch {
+                // localhost has an IPv6 address also where the kernel has no IPv6.
+                guard errno == EADDRNOTAVAIL || errno == EAFNOSUPPORT else {
+                    for listener in listeners { listener.shut() }
+                    throw error
+                }
+                unavailable = error
+            }
             unsafe entry = current.pointee.ai_next
         }
+        if listeners.isEmpty, let unavailable { throw unavailable }
         return listeners
     }
+
+    private static func shown(_ host: String) -> String { host.contains(":") ? "[\(host)]" : host }
 
     private static func split(_ text: String) -> (host: String, port: String) {
         if text.hasPrefix("["), let end = text.firstIndex(of: "]") {
@@ -118,7 +131,9 @@ struct Listener {
         return (host.isEmpty ? "127.0.0.1" : host, String(text[text.index(after: colon)...]))
     }
 
-    private static func listen(_ entry: UnsafeMutablePointer<addrinfo>, _ text: String) throws(DiskError) -> Listener {
+    private static func listen(
+        _ entry: UnsafeMutablePointer<addrinfo>, _ text: String, address: String
+    ) throws(DiskError) -> Listener {
         let file = unsafe socket(
             entry.pointee.ai_family, Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue), 0)
         guard file >= 0 else { throw DiskError("--listen \(text): \(errorText(errno))") }
@@ -127,13 +142,14 @@ struct Listener {
         if unsafe entry.pointee.ai_family == AF_INET6 {
             unsafe setsockopt(file, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &one, 4)
         }
-        guard unsafe bind(file, entry.pointee.ai_addr, entry.pointee.ai_addrlen) == 0, Glibc.listen(file, 128) == 0
+        guard unsafe bind(file, entry.pointee.ai_addr, entry.pointee.ai_addrlen) == 0, Glibc.listen(file, 1024) == 0
         else {
             let number = errno
             close(file)
+            errno = number
             throw DiskError("--listen \(text): can't listen: \(errorText(number))")
         }
-        return Listener(file: file, isTCP: true, path: nil, address: text)
+        return Listener(file: file, isTCP: true, path: nil, address: address)
     }
 
     /// Sockets that systemd, or a program that speaks its protocol, hands over: descriptors from 3 on.

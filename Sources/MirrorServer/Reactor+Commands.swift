@@ -1,4 +1,5 @@
 internal import Control
+internal import Logging
 internal import MirrorCore
 internal import MirrorFormat
 
@@ -6,6 +7,7 @@ internal import MirrorFormat
 extension Reactor {
     func command(_ request: ControlRequest, from control: ControlConnection) {
         if request.verb == .stop, request.mirror == nil {
+            control.asksToStop = true
             respond(stopAll(), to: control)
             return
         }
@@ -64,7 +66,8 @@ extension Reactor {
     }
 
     private func send(
-        _ command: Command, to served: ServedMirror, for control: ControlConnection, disk: (Disk, PlexIndex)? = nil
+        _ command: Command, to served: ServedMirror, for control: ControlConnection,
+        disk: (Disk, PlexIndex, oldPath: String?)? = nil
     ) {
         let id = CommandID(nextCommand)
         nextCommand += 1
@@ -81,13 +84,21 @@ extension Reactor {
             case .refused(let text):
                 response.error = served.withPaths(text)
                 // The core did not take the disk over.
-                if let (disk, plex) = pending.disk {
+                if let (disk, plex, oldPath) = pending.disk {
                     if served.disks[Int(plex.value)]?.file == disk.file { served.disks[Int(plex.value)] = nil }
+                    served.paths[Int(plex.value)] = oldPath
                     disk.shut()
                 }
             case .failed(let text): response.error = served.withPaths(text)
             }
-            if let index = pending.control, let control = controls[index] { respond(response, to: control) }
+            if pending.control == nil, case .failed(let text) = answer {
+                logger.warning("mirror=\(served.name): \(text)")
+                stopComplaints.append(text)
+            }
+            if let index = pending.control, let control = controls[index] {
+                respond(response, to: control)
+                endIfAnswered(control)
+            }
         }
     }
 
@@ -113,9 +124,10 @@ extension Reactor {
                 throw DiskError(
                     "plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(served.name)")
             }
+            let oldPath = served.paths[index]
             served.disks[index] = disk
             served.paths[index] = path
-            send(.join(plex, attachment), to: served, for: control, disk: (disk, plex))
+            send(.join(plex, attachment), to: served, for: control, disk: (disk, plex, oldPath))
         } catch {
             disk.shut()
             throw error
@@ -159,6 +171,12 @@ extension Reactor {
         if isMember, !record.descends(from: own.generation), !force {
             throw DiskError(
                 "\(disk.path): split brain: it went on without this mirror (epoch \(own.epoch), last change \(isoTime(own.updatedTime))); joining it overwrites those changes. To do so: --force"
+            )
+        }
+        // A copy that was broken off begins with epoch 1; each start for writing raises it.
+        if !isMember, own.epoch > 1 || own.configured.count > 1, !force {
+            throw DiskError(
+                "\(disk.path): was broken off and then served as mirror \(own.name) (last change \(isoTime(own.updatedTime))); joining it overwrites what was changed there. To do so: --force"
             )
         }
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }

@@ -22,10 +22,17 @@ extension Reactor {
     func accept(_ index: Int) {
         let listener = listeners[index]
         while true {
-            guard let file = listener.accept() else { return }
-            guard !isStopping, handshaking < limits.handshakes,
-                connections.count(where: { $0 != nil }) < limits.connections
-            else {
+            guard isStopping || handshaking < limits.handshakes else {
+                // A burst of honest clients is served in a moment; idle ones are gone in ten seconds.
+                isAcceptPaused = true
+                return
+            }
+            guard let file = listener.accept() else {
+                // Without a descriptor to spare the client stays in the queue, and no event will tell of it again.
+                if errno != EAGAIN { isAcceptPaused = true }
+                return
+            }
+            guard !isStopping, connections.count(where: { $0 != nil }) < limits.connections else {
                 logger.warning("client refused: connections=\(connections.count) handshakes=\(handshaking)")
                 Glibc.close(file)
                 continue
@@ -37,6 +44,12 @@ extension Reactor {
             }
             open(file)
         }
+    }
+
+    func resumeAccepting() {
+        guard isAcceptPaused, handshaking < limits.handshakes else { return }
+        isAcceptPaused = false
+        for index in listeners.indices { accept(index) }
     }
 
     private func open(_ file: Int32) {

@@ -9,15 +9,24 @@ internal import URing
 /// A program on the control socket.
 final class ControlConnection {
     let index: Int
+    let generation: UInt32
     let file: Int32
     var inbox: [UInt8] = []
     var outbox: [UInt8] = []
     /// Follows the events of this mirror, or of all.
     var isFollowing = false
     var followed: String?
+    var isWaitingToSend = false
+    /// Nothing more comes from it; it is closed when it has its answers.
+    var hasEnded = false
+    var asksToStop = false
 
-    init(index: Int, file: Int32) {
+    /// 24 bits of index and 32 of generation, as for NBD connections.
+    var key: UInt64 { UInt64(generation) << 24 | UInt64(index) }
+
+    init(index: Int, generation: UInt32, file: Int32) {
         self.index = index
+        self.generation = generation
         self.file = file
     }
 }
@@ -26,8 +35,8 @@ final class ControlConnection {
 struct PendingCommand {
     /// Nil: the server itself, stopping.
     var control: Int?
-    /// To be closed again if the command is refused.
-    var disk: (Disk, PlexIndex)?
+    /// To be closed again if the command is refused; with the path that the plex had before.
+    var disk: (Disk, PlexIndex, oldPath: String?)?
     var mirror: Int
     var stopsServer = false
 }
@@ -43,31 +52,55 @@ extension Reactor {
                 continue
             }
             if index == controls.count { controls.append(nil) }
-            controls[index] = ControlConnection(index: index, file: file)
-            poll(file, .controlInput, UInt64(index))
+            let control = ControlConnection(index: index, generation: nextGeneration, file: file)
+            nextGeneration &+= 1
+            controls[index] = control
+            poll(file, .controlInput, control.key)
         }
     }
 
-    func controlReady(_ index: Int, hasMore: Bool) {
-        guard index < controls.count, let control = controls[index] else { return }
+    private func control(_ key: UInt64) -> ControlConnection? {
+        let index = Int(key & 0xFF_FFFF)
+        guard index < controls.count, let control = controls[index], control.key == key else { return nil }
+        return control
+    }
+
+    func controlWritable(_ key: UInt64) {
+        guard let control = control(key) else { return }
+        control.isWaitingToSend = false
+        flushControl(control)
+    }
+
+    func controlReady(_ key: UInt64, hasMore: Bool) {
+        guard let control = control(key) else { return }
         var chunk = [UInt8](repeating: 0, count: 16_384)
         while true {
             let count = unsafe recv(control.file, &chunk, chunk.count, Int32(MSG_DONTWAIT))
             if count < 0, errno == EINTR { continue }
             if count < 0, errno == EAGAIN { break }
-            guard count > 0, control.inbox.count + count <= limits.controlLineBytes else {
-                shutControl(control, flush: false)
+            guard count > 0 else {
+                control.hasEnded = true
+                break
+            }
+            guard control.inbox.count + count <= limits.controlLineBytes else {
+                shutControl(control)
                 return
             }
             control.inbox.append(contentsOf: chunk[..<count])
         }
-        if !hasMore { poll(control.file, .controlInput, UInt64(index)) }
-        flushControl(control)
-        while controls[index] === control, let end = control.inbox.firstIndex(of: UInt8(ascii: "\n")) {
+        if !hasMore, !control.hasEnded { poll(control.file, .controlInput, key) }
+        while controls[control.index] === control, let end = control.inbox.firstIndex(of: UInt8(ascii: "\n")) {
             let line = Data(control.inbox[..<end])
             control.inbox.removeSubrange(...end)
             handle(line, from: control)
         }
+        endIfAnswered(control)
+    }
+
+    /// A program that only closed its sending half still gets its answers.
+    func endIfAnswered(_ control: ControlConnection) {
+        guard control.hasEnded, !commands.values.contains(where: { $0.control == control.index }) else { return }
+        shutControl(control)
     }
 
     private func handle(_ line: Data, from control: ControlConnection) {
@@ -96,31 +129,42 @@ extension Reactor {
     }
 
     private func flushControl(_ control: ControlConnection) {
-        while !control.outbox.isEmpty {
+        while !control.outbox.isEmpty, !control.isWaitingToSend {
             let count = unsafe Glibc.send(
                 control.file, control.outbox, control.outbox.count,
                 Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
             if count < 0, errno == EINTR { continue }
-            if count < 0, errno == EAGAIN, control.outbox.count < 16 << 20 {
+            if count < 0, errno == EAGAIN {
+                control.isWaitingToSend = true
                 ring.preparePollOnce(
                     control.file, events: UInt32(POLLOUT),
-                    userData: UInt64(Source.controlInput.rawValue) << 56 | UInt64(control.index))
-                return
+                    userData: UInt64(Source.controlOutput.rawValue) << 56 | control.key)
+                break
             }
             guard count > 0 else {
-                shutControl(control, flush: false)
+                shutControl(control)
                 return
             }
             control.outbox.removeFirst(count)
         }
+        if control.outbox.count > limits.controlOutputBytes { shutControl(control) }
     }
 
-    func shutControl(_ control: ControlConnection, flush: Bool) {
+    /// The server leaves: whoever asked for it hears how that went.
+    func endControl(_ control: ControlConnection) {
+        if control.asksToStop, !stopComplaints.isEmpty {
+            var response = ControlResponse()
+            response.message = stopComplaints.joined(separator: "; ")
+            respond(response, to: control)
+        }
+        shutControl(control)
+    }
+
+    func shutControl(_ control: ControlConnection) {
         guard controls[control.index] === control else { return }
-        if flush { flushControl(control) }
         controls[control.index] = nil
         ring.preparePollRemoval(
-            of: UInt64(Source.controlInput.rawValue) << 56 | UInt64(control.index),
+            of: UInt64(Source.controlInput.rawValue) << 56 | control.key,
             userData: UInt64(Source.ignored.rawValue) << 56)
         shutdown(control.file, Int32(SHUT_RDWR))
         Glibc.close(control.file)

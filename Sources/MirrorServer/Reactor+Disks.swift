@@ -99,11 +99,13 @@ extension Reactor {
         let count = Int(operation.length)
         if operation.kind == .read {
             unsafe ring.prepareRead(
-                disk.file, into: bytes, count: count, offset: operation.offset, userData: UInt64(index))
+                disk.file, into: bytes, count: count, offset: operation.offset, mayHang: disk.mayHang,
+                userData: UInt64(index))
         } else {
             unsafe ring.prepareWrite(
                 disk.file, from: bytes, count: count, offset: operation.offset,
-                isDurable: operation.isDurable && disk.honoursDataSync, userData: UInt64(index))
+                isDurable: operation.isDurable && disk.honoursDataSync, mayHang: disk.mayHang,
+                userData: UInt64(index))
         }
     }
 
@@ -182,7 +184,7 @@ extension Reactor {
             let count = min(operation.length - done, UInt64(zeroBuffer.bytes))
             unsafe ring.prepareWrite(
                 disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count), offset: operation.offset + done,
-                isDurable: false, userData: UInt64(index))
+                isDurable: false, mayHang: disk.mayHang, userData: UInt64(index))
         case .main, .sync: preconditionFailure("no zeroing")
         }
     }
@@ -219,6 +221,11 @@ extension Reactor {
         let capacity = 4096 / ReplyEncoder.extentBytes - 8
         extents.removeAll(keepingCapacity: true)
         var position = operation.offset
+        var information = stat()
+        // Behind the end of a file that was cut off lies no hole: reading there fails.
+        guard unsafe fstat(disk.file, &information) == 0,
+            disk.isBlockDevice || UInt64(information.st_size) >= end
+        else { return encodeExtents(job) }
         while position < end, extents.count < capacity, !disk.isBlockDevice {
             let data = lseek(disk.file, off_t(position), 3)  // SEEK_DATA
             if data < 0, errno != ENXIO { break }

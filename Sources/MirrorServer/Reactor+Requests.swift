@@ -120,7 +120,7 @@ extension Reactor {
         var buffer: PooledBuffer?
         let isLarge = bytes > limits.smallBytes
         if bytes > 0 {
-            buffer = isLarge ? largePool.take(bytes: bytes) : smallPool.take(bytes: bytes)
+            buffer = isLarge ? takeLarge(connection, bytes: bytes) : smallPool.take(bytes: bytes)
         }
         guard buffer != nil || bytes == 0, let job = freeJobs.popLast() else {
             if let buffer { giveUnused(buffer, isLarge: isLarge) }
@@ -135,6 +135,17 @@ extension Reactor {
         connection.requestsInFlight += 1
         connection.bytesInFlight += bytes
         return job
+    }
+
+    private func takeLarge(_ connection: Connection, bytes: Int) -> PooledBuffer? {
+        if let largeWaiter, largeWaiter != connection.index, let first = connections[largeWaiter], first.isBlocked,
+            first.isShortOfMemory
+        {
+            return nil
+        }
+        let buffer = largePool.take(bytes: bytes)
+        largeWaiter = buffer == nil ? connection.index : nil
+        return buffer
     }
 
     private func start(_ job: Int) {

@@ -15,7 +15,8 @@ internal import URing
 final class Reactor {
     /// What a completion is about; the top byte of its user data.
     enum Source: UInt8 {
-        case disk, connectionInput, connectionOutput, listener, controlListener, controlInput, signal, ignored
+        case disk, connectionInput, connectionOutput, listener, controlListener, controlInput, controlOutput, signal,
+            ignored
     }
 
     let limits = ServerLimits()
@@ -40,8 +41,13 @@ final class Reactor {
     var connections: [Connection?] = []
     var nextGeneration: UInt32 = 1
     var handshaking = 0
+    /// Clients wait in the queue of a listener until handshakes end or descriptors are free.
+    var isAcceptPaused = false
     var ready: [Int] = []
     var blocked: [Int] = []
+    /// The connection that waits for a large piece of memory: until it has it, no other gets one. Smaller ones
+    /// would take each piece that becomes free, and the large one would never come together.
+    var largeWaiter: Int?
     var toSend: [Int] = []
     var jobs: [ClientJob]
     var freeJobs: [Int]
@@ -59,6 +65,10 @@ final class Reactor {
     var lastTick: UInt64 = 0
     var signalFile: Int32 = -1
     var stopDeadline: UInt64?
+    /// Set when all mirrors are stopped: until when the last replies may take.
+    var drainDeadline: UInt64?
+    /// What did not go well while stopping, for whoever asked for it.
+    var stopComplaints: [String] = []
     var isStopping: Bool { stopDeadline != nil }
     /// Something was given back that a blocked connection may have waited for.
     var hasFreed = false
@@ -121,7 +131,7 @@ final class Reactor {
             }
             turn()
             if let deadline = stopDeadline {
-                if mirrors.allSatisfy(\.isStopped) { return finish() }
+                if mirrors.allSatisfy(\.isStopped), areRepliesSent() { return finish() }
                 if now.nanoseconds > deadline {
                     logger.error("not every request came back from the disks in time; the next start will resync")
                     return false
@@ -138,8 +148,10 @@ final class Reactor {
         _ = ring.reap { completed($0) }
         completeLocally()
         startWaiting()
-        readConnections()
+        // Who has waited comes before who has just arrived.
         retryBlocked()
+        readConnections()
+        resumeAccepting()
         let sinceTick = now.nanoseconds - lastTick
         if sinceTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {
             lastTick = now.nanoseconds
@@ -167,7 +179,8 @@ final class Reactor {
         case .controlListener:
             acceptControl()
             if !completion.hasMore, let controlListener { poll(controlListener.file, .controlListener, 0) }
-        case .controlInput: controlReady(Int(value), hasMore: completion.hasMore)
+        case .controlInput: controlReady(value, hasMore: completion.hasMore)
+        case .controlOutput: controlWritable(value)
         case .signal:
             drainSignals()
             beginStop()
@@ -182,12 +195,17 @@ final class Reactor {
 
     // MARK: stopping
 
-    /// SIGTERM and SIGINT arrive as readable bytes, like everything else.
+    /// Signals arrive as readable bytes, like everything else.
     private func watchSignals() {
         var set = sigset_t()
         unsafe sigemptyset(&set)
         unsafe sigaddset(&set, SIGTERM)
         unsafe sigaddset(&set, SIGINT)
+        // A terminal that is closed stops the server in good order too, unless it was started with nohup.
+        var hangUp = sigaction()
+        if unsafe sigaction(SIGHUP, nil, &hangUp) == 0, unsafe hangUp.__sigaction_handler.sa_handler == nil {
+            unsafe sigaddset(&set, SIGHUP)
+        }
         unsafe sigprocmask(SIG_BLOCK, &set, nil)
         signalFile = unsafe signalfd(-1, &set, Int32(SFD_NONBLOCK | SFD_CLOEXEC))
         poll(signalFile, .signal, 0)
@@ -212,12 +230,19 @@ final class Reactor {
         }
     }
 
+    /// Whether every client has what it was answered, as far as it takes it.
+    private func areRepliesSent() -> Bool {
+        let deadline = drainDeadline ?? now.nanoseconds + limits.drainNanoseconds
+        drainDeadline = deadline
+        return now.nanoseconds > deadline || connections.allSatisfy { !($0?.hasOutput ?? false) }
+    }
+
     private func finish() -> Bool {
         sendAll()
         for listener in listeners { listener.shut() }
         controlListener?.shut()
         for connection in connections { if let connection { close(connection) } }
-        for control in controls { if let control { shutControl(control, flush: true) } }
+        for control in controls { if let control { endControl(control) } }
         return true
     }
 }

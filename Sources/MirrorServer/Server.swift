@@ -113,14 +113,20 @@ public enum Server {
 
     private static func addresses(_ reactor: Reactor) -> [String] {
         var lines: [String] = []
+        // What needs no percent sign in a query; RFC 3986, "unreserved", and the slash.
+        let plain = CharacterSet(
+            charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
         for served in reactor.mirrors {
             let name = served.name.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? served.name
             for listener in reactor.listeners {
                 if let path = listener.path {
                     let absolute = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
-                    lines.append("\(served.name): nbd+unix:///\(name)?socket=\(absolute)")
+                    let socket = absolute.addingPercentEncoding(withAllowedCharacters: plain) ?? absolute
+                    lines.append("\(served.name): nbd+unix:///\(name)?socket=\(socket)")
                 } else if listener.isTCP, !listener.address.hasPrefix("fd ") {
-                    lines.append("\(served.name): nbd://\(listener.address)/\(name)")
+                    // localhost may have two addresses and has one name.
+                    let line = "\(served.name): nbd://\(listener.address)/\(name)"
+                    if lines.last != line { lines.append(line) }
                 }
             }
         }

@@ -11,17 +11,24 @@ enum Signature {
         let file = unsafe Glibc.open(disk.path, O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { throw DiskError("\(disk.path): \(errorText(errno))") }
         defer { close(file) }
-        guard unsafe blkid_probe_set_device(probe, file, 0, 0) == 0 else { return nil }
+        // What can't be looked at may hold anything: it must not count as blank.
+        guard disk.bytes > 0 else { return nil }
+        guard unsafe blkid_probe_set_device(probe, file, 0, 0) == 0 else { throw unknown(disk, errno) }
         unsafe blkid_probe_enable_superblocks(probe, 1)
         unsafe blkid_probe_enable_partitions(probe, 1)
         let result = unsafe blkid_do_safeprobe(probe)
         if result == -2 { return "several signatures that contradict each other" }
-        guard result == 0 else { return nil }
+        if result == 1 { return nil }
+        guard result == 0 else { throw unknown(disk, errno) }
         if let type = unsafe value("TYPE", probe) {
             return "\(type)\(unsafe value("LABEL", probe).map { " (label \($0))" } ?? "")"
         }
         if let table = unsafe value("PTTYPE", probe) { return "a \(table) partition table" }
         return nil
+    }
+
+    private static func unknown(_ disk: Disk, _ number: Int32) -> DiskError {
+        DiskError("\(disk.path): can't be searched for file systems and the like: \(errorText(number))")
     }
 
     private static func value(_ name: String, _ probe: blkid_probe) -> String? {

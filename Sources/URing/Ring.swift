@@ -33,6 +33,9 @@ package struct Completion: BitwiseCopyable {
     private let ring: UnsafeMutablePointer<io_uring>
     private let batch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
     private static let batchSize: UInt32 = 256
+    /// Threads of the kernel for operations that can't be done without waiting, such as fdatasync.
+    private static let workers: UInt32 = 256
+    private static let asynchronous: UInt8 = 1 << 4  // IOSQE_ASYNC, <linux/io_uring.h>
 
     /// - Parameter entries: length of the submission queue; more operations than that can be in flight.
     package init(entries: UInt32) throws(SystemError) {
@@ -50,6 +53,14 @@ package struct Completion: BitwiseCopyable {
             unsafe batch.deallocate()
             throw SystemError("io_uring_setup", number: -result)
         }
+        // By default four per processor: that many operations on one disk that hangs would hold up the flushes of
+        // all others. A kernel that knows no such limit keeps its own.
+        var workers: (UInt32, UInt32) = (Self.workers, Self.workers)
+        _ = unsafe withUnsafeMutablePointer(to: &workers) { pointer in
+            unsafe pointer.withMemoryRebound(to: UInt32.self, capacity: 2) {
+                unsafe io_uring_register_iowq_max_workers(ring, $0)
+            }
+        }
     }
 
     deinit {
@@ -66,20 +77,27 @@ package struct Completion: BitwiseCopyable {
         }
     }
 
+    /// - Parameter mayHang: not begun on the calling thread, which a file system such as FUSE could block.
     package func prepareRead(
-        _ file: Int32, into buffer: UnsafeMutableRawPointer, count: Int, offset: UInt64, userData: UInt64
+        _ file: Int32, into buffer: UnsafeMutableRawPointer, count: Int, offset: UInt64, mayHang: Bool,
+        userData: UInt64
     ) {
         let entry = unsafe entry()
         unsafe io_uring_prep_read(entry, file, buffer, UInt32(count), offset)
+        if mayHang { unsafe entry.pointee.flags |= Self.asynchronous }
         unsafe entry.pointee.user_data = userData
     }
 
-    /// - Parameter isDurable: with RWF_DSYNC.
+    /// - Parameters:
+    ///   - isDurable: with RWF_DSYNC.
+    ///   - mayHang: see `prepareRead`.
     package func prepareWrite(
-        _ file: Int32, from buffer: UnsafeRawPointer, count: Int, offset: UInt64, isDurable: Bool, userData: UInt64
+        _ file: Int32, from buffer: UnsafeRawPointer, count: Int, offset: UInt64, isDurable: Bool, mayHang: Bool,
+        userData: UInt64
     ) {
         let entry = unsafe entry()
         unsafe io_uring_prep_write(entry, file, buffer, UInt32(count), offset)
+        if mayHang { unsafe entry.pointee.flags |= Self.asynchronous }
         if isDurable { unsafe entry.pointee.rw_flags = 2 }  // RWF_DSYNC, <linux/fs.h>
         unsafe entry.pointee.user_data = userData
     }

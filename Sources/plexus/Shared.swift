@@ -67,7 +67,13 @@ func printError(_ text: String) { writeError("plexus: \(text)\n") }
 
 /// Absolute, for the server has another working directory.
 func absolute(_ path: String) -> String {
-    URL(fileURLWithPath: path).standardizedFileURL.path
+    var parts = path.hasPrefix("/") ? [] : FileManager.default.currentDirectoryPath.split(separator: "/")
+    parts += path.split(separator: "/")
+    parts.removeAll { $0 == "." }
+    guard parts.contains(".."), let name = parts.last, name != ".." else { return "/" + parts.joined(separator: "/") }
+    // `link/..` is where the link leads to, which is not where its name stands; the last part stays as it was named.
+    let parent = URL(fileURLWithPath: "/" + parts.dropLast().joined(separator: "/")).resolvingSymlinksInPath().path
+    return (parent == "/" ? "" : parent) + "/" + name
 }
 
 /// A PLEX argument: numbers and UUIDs as they are, everything else is a path.

@@ -17,7 +17,7 @@ struct Stop: ParsableCommand {
             let response = try client.perform(ControlRequest(.stop, mirror: name))
             if let error = response.error { throw Failure(error) }
             // The server closes the connection when it has left.
-            if name == nil { client.waitForEnd() }
+            if name == nil { for message in client.waitForEnd() { print(message) } }
             print(name == nil ? "the server has stopped" : response.message ?? "done")
         }
     }
