@@ -13,14 +13,16 @@ extension Simulation {
             guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
             let isSpare =
                 !isTruth(disk)
-                || disks.indices.contains { $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone }
+                || disks.indices.contains {
+                    $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone && isWhole($0)
+                }
             guard isSpare, random.chance(200) else { continue }
             if profile.has(.rollBack), isOutdated(disk) {
                 count(.rollBack)
                 note("disk \(disk) is rolled back")
                 disks[disk].rollBack()
                 mustShowAll = true
-            } else if profile.has(.damagedSuperblock) {
+            } else if profile.has(.damagedSuperblock), !mustShowAll {
                 count(.damagedSuperblock)
                 var copies = [0, 1, 2, 3]
                 random.shuffle(&copies)
@@ -28,6 +30,10 @@ extension Simulation {
             }
         }
         if profile.has(.splitBrain), random.chance(300) { splitBrain() }
+    }
+
+    private func isWhole(_ disk: Int) -> Bool {
+        if case .found = disks[disk].scanResult() { true } else { false }
     }
 
     /// The snapshot is of an earlier record: what the engine can know to be old.
