@@ -11,13 +11,14 @@ extension Simulation {
             if random.chance(200) { disks[disk].returnsAt = 0 }
             if disks[disk].returnsAt <= now { disks[disk].isGone = false }
             guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
-            let isSpare =
-                !isTruth(disk)
-                || disks.indices.contains {
-                    $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone && isWhole($0)
-                }
+            let hasPartner = disks.indices.contains {
+                $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone && isWhole($0)
+            }
+            let isSpare = !isTruth(disk) || hasPartner
             guard isSpare, random.chance(200) else { continue }
-            if profile.has(.rollBack), isOutdated(disk) {
+            if profile.has(.rollBack), hasPartner, isOutdated(disk),
+                disks.indices.allSatisfy({ !disks[$0].isGone && isWhole($0) })
+            {
                 count(.rollBack)
                 note("disk \(disk) is rolled back")
                 disks[disk].rollBack()
@@ -26,7 +27,9 @@ extension Simulation {
                 count(.damagedSuperblock)
                 var copies = [0, 1, 2, 3]
                 random.shuffle(&copies)
-                disks[disk].damage(copies: Array(copies.prefix(random.within(1...4))), random: &random)
+                let chosen = Array(copies.prefix(random.within(1...4)))
+                note("disk \(disk) loses superblock copies \(chosen)")
+                disks[disk].damage(copies: chosen, random: &random)
             }
         }
         if profile.has(.splitBrain), random.chance(300) { splitBrain() }
