@@ -228,18 +228,23 @@ package struct MirrorFormatter {
             regionBytes: first.regionBytes, generation: Generation(entropy.nextUUID()), members: members, time: time)
         // Disks that existed hold who knows what: they count as different until one is copied to the others.
         record.isClean = isClean
+        // What can fail fails here, before any disk says that it belongs to the mirror.
+        for plan in plans {
+            guard let disk = open[plan.path] else { continue }
+            try Self.blank(disk, layout: try layout(plan.path, diskBytes: plan.diskBytes, dataBytes: plan.dataBytes))
+        }
         for (plan, member) in zip(plans, members) {
             guard let disk = open[plan.path] else { continue }
             let layout = try layout(plan.path, diskBytes: plan.diskBytes, dataBytes: plan.dataBytes)
-            try Self.writeFresh(disk, layout: layout, record: record, plex: member.uuid)
+            try Self.stamp(disk, layout: layout, record: record, plex: member.uuid)
         }
         return record.mirror.description
     }
 
-    /// Blank private areas, then all four superblock copies.
-    static func writeFresh(_ disk: Disk, layout: Layout, record: Record, plex: PlexUUID) throws(DiskError) {
+    /// Zeroes the private areas, the superblocks' too: they have their space from then on.
+    private static func blank(_ disk: Disk, layout: Layout) throws(DiskError) {
         let chunk = 1 << 20
-        for area in layout.areas where area.kind != .sparePool && area.kind != .superblocks {
+        for area in layout.areas where area.kind != .sparePool {
             var offset = area.offset
             while offset < area.end {
                 let count = Int(min(UInt64(chunk), area.end - offset))
@@ -247,6 +252,11 @@ package struct MirrorFormatter {
                 offset += UInt64(count)
             }
         }
+        try disk.flush()
+    }
+
+    /// All four superblock copies.
+    private static func stamp(_ disk: Disk, layout: Layout, record: Record, plex: PlexUUID) throws(DiskError) {
         for copy in 0..<Layout.superblockCopies {
             let sequence: UInt64 = copy % 2 == 0 ? 2 : 1
             let superblock = Superblock(

@@ -18,7 +18,9 @@ extension Reactor {
         do throws(DiskError) {
             switch request.verb {
             case .status, .events: break
-            case .stop: send(.stop, to: served, for: control)
+            case .stop:
+                deliver(.tick, to: served.index)  // The event log is written at ticks; there will be no other.
+                send(.stop, to: served, for: control)
             case .break:
                 let plex = try find(request.plex, in: served)
                 if request.keep ?? true {

@@ -226,6 +226,7 @@ final class Reactor {
             let id = CommandID(nextCommand)
             nextCommand += 1
             commands[id] = PendingCommand(control: nil, disk: nil, mirror: index)
+            deliver(.tick, to: index)  // The event log is written at ticks; there will be no other.
             deliver(.command(id, .stop), to: index)
         }
     }
