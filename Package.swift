@@ -65,6 +65,9 @@ let package = Package(
         .testTarget(name: "MirrorFormatTests", dependencies: ["MirrorFormat", "Bytes"], swiftSettings: strict),
         .testTarget(
             name: "MirrorCoreTests", dependencies: ["MirrorCore", "MirrorFormat", "Bytes"], swiftSettings: strict),
+        // What several test targets need; part of no product.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )
