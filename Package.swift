@@ -68,6 +68,7 @@ let package = Package(
         // What several test targets need; part of no product.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "ControlTests", dependencies: ["Control", "TestSupport"], swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )
