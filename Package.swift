@@ -69,6 +69,10 @@ let package = Package(
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "MirrorServerTests",
+            dependencies: ["MirrorServer", "MirrorFormat", "NBDProtocol", "Control", "TestSupport"],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )
