@@ -73,6 +73,10 @@ let package = Package(
             name: "MirrorServerTests",
             dependencies: ["MirrorServer", "MirrorFormat", "NBDProtocol", "Control", "TestSupport"],
             swiftSettings: strict),
+        // Depends on the executable so that it is built beside the test bundle, where the tests look for it.
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["plexus", "Control", "CLibNBD", "TestSupport"],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )
