@@ -67,6 +67,18 @@ let package = Package(
         .testTarget(name: "MirrorFormatTests", dependencies: ["MirrorFormat", "Bytes"], swiftSettings: strict),
         .testTarget(
             name: "MirrorCoreTests", dependencies: ["MirrorCore", "MirrorFormat", "Bytes"], swiftSettings: strict),
+        // What several test targets need; part of no product.
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "ControlTests", dependencies: ["Control", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "MirrorServerTests",
+            dependencies: ["MirrorServer", "MirrorFormat", "NBDProtocol", "Control", "TestSupport"],
+            swiftSettings: strict),
+        // Depends on the executable so that it is built beside the test bundle, where the tests look for it.
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["plexus", "Control", "CLibNBD", "TestSupport"],
+            swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )

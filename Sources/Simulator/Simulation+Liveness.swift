@@ -28,7 +28,9 @@ extension Simulation {
         }
         // After a split, the side that went further may have lost its superblocks for good: then nothing starts.
         let isExcused = disks.contains { $0.lostEpoch > $0.summary?.epoch ?? 0 }
-        if violation == nil, !isOutOfSteps, !isExcused { fail("liveness", "the mirror does not start with all disks present") }
+        if violation == nil, !isOutOfSteps, !isExcused {
+            fail("liveness", "the mirror does not start with all disks present")
+        }
         return false
     }
 

@@ -39,20 +39,21 @@ package struct Completion: BitwiseCopyable {
 
     /// - Parameter entries: length of the submission queue; more operations than that can be in flight.
     package init(entries: UInt32) throws(SystemError) {
-        unsafe ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
-        unsafe ring.initialize(to: io_uring())
-        unsafe batch = UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>.allocate(
-            capacity: Int(Self.batchSize))
-        unsafe batch.initialize(repeating: nil, count: Int(Self.batchSize))
+        // Stored only once it is set up: a value whose members are all there is torn down when its init throws.
+        let allocated = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
+        unsafe allocated.initialize(to: io_uring())
         var parameters = io_uring_params()
         parameters.flags = UInt32(IORING_SETUP_CQSIZE) | UInt32(IORING_SETUP_CLAMP)
         parameters.cq_entries = entries * 4
-        let result = unsafe io_uring_queue_init_params(entries, ring, &parameters)
+        let result = unsafe io_uring_queue_init_params(entries, allocated, &parameters)
         guard result == 0 else {
-            unsafe ring.deallocate()
-            unsafe batch.deallocate()
+            unsafe allocated.deallocate()
             throw SystemError("io_uring_setup", number: -result)
         }
+        unsafe ring = allocated
+        unsafe batch = UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>.allocate(
+            capacity: Int(Self.batchSize))
+        unsafe batch.initialize(repeating: nil, count: Int(Self.batchSize))
         // By default four per processor: that many operations on one disk that hangs would hold up the flushes of
         // all others. A kernel that knows no such limit keeps its own.
         var workers: (UInt32, UInt32) = (Self.workers, Self.workers)

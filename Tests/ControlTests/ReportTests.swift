@@ -1,0 +1,240 @@
+import Control
+import Foundation
+import Testing
+
+/// As `plexus status --json` and `plexus events --json` encode, without the line breaks.
+private func encode<Value: Encodable>(_ value: Value) throws -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    return String(decoding: try encoder.encode(value), as: UTF8.self)
+}
+
+private func decode<Value: Decodable>(_ type: Value.Type, _ text: String) throws -> Value {
+    try JSONDecoder().decode(type, from: Data(text.utf8))
+}
+
+private func object(_ text: String) throws -> [String: Any] {
+    try #require(try JSONSerialization.jsonObject(with: Data(text.utf8)) as? [String: Any])
+}
+
+private func plex(_ index: Int, disk: String?, state: String, reason: String?, io: String?) -> StatusReport.Plex {
+    StatusReport.Plex(
+        index: index, uuid: "11111111-2222-3333-4444-00000000000\(index)", disk: disk, state: state, reason: reason,
+        io: io, readErrors: 1, writeErrors: 2, corrected: 3, spared: 4, sparesFree: 5)
+}
+
+private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
+    StatusReport(server: StatusReport.Server(pid: 4711, version: "0.1.0"), mirrors: mirrors)
+}
+
+@Suite struct StatusReportTests {
+    /// A mirror with everything.
+    private var degraded: StatusReport.Mirror {
+        var mirror = StatusReport.Mirror(
+            name: "data", uuid: "0f0e0d0c-0b0a-0908-0706-050403020100", size: 1 << 30, state: "degraded")
+        mirror.reason = "plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z"
+        mirror.action = "bring it back: plexus join data /srv/b.img"
+        mirror.generation = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
+        mirror.epoch = 12
+        mirror.clients = 1
+        mirror.bitmap = StatusReport.Bitmap(regionSize: 1 << 20, regions: 1024, dirty: 3)
+        mirror.resync = StatusReport.Resync(
+            plex: 1, done: 10, total: 20, bytesPerSecond: 30, etaSeconds: 40, paused: true, reason: "it was joined")
+        var broken = plex(1, disk: "/srv/b.img", state: "failed", reason: "write error EIO at 4096", io: "buffered")
+        broken.atRisk = true
+        broken.badRanges = [[4096, 8192]]
+        mirror.plexes = [plex(0, disk: "/srv/a.img", state: "in-sync", reason: nil, io: "direct"), broken]
+        return mirror
+    }
+
+    @Test func fullReportIsEncodedAsDocumented() throws {
+        #expect(
+            try encode(report([degraded])) == """
+                {"mirrors":[{"action":"bring it back: plexus join data /srv/b.img",\
+                "bitmap":{"dirty":3,"regionSize":1048576,"regions":1024},"clients":1,"epoch":12,\
+                "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","name":"data","plexes":[\
+                {"atRisk":false,"badRanges":[],"corrected":3,"disk":"/srv/a.img","index":0,"io":"direct",\
+                "readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"in-sync",\
+                "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
+                {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"disk":"/srv/b.img","index":1,"io":"buffered",\
+                "readErrors":1,"reason":"write error EIO at 4096","spared":4,"sparesFree":5,"state":"failed",\
+                "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"readOnly":false,\
+                "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
+                "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"paused":true,"plex":1,\
+                "reason":"it was joined","total":20},"scrub":null,"size":1073741824,"state":"degraded",\
+                "uuid":"0f0e0d0c-0b0a-0908-0706-050403020100"}],"server":{"pid":4711,"version":"0.1.0"},"version":1}
+                """)
+    }
+
+    @Test func whatHasNoValueIsNullAndNotAbsent() throws {
+        var mirror = StatusReport.Mirror(name: "m", uuid: "u", size: 1, state: "offline")
+        mirror.plexes = [plex(0, disk: nil, state: "missing", reason: nil, io: nil)]
+        #expect(
+            try encode(report([mirror])) == """
+                {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","name":"m","plexes":[\
+                {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"readErrors":1,\
+                "reason":null,"spared":4,"sparesFree":5,"state":"missing",\
+                "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"readOnly":false,"reason":null,\
+                "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
+                "server":{"pid":4711,"version":"0.1.0"},"version":1}
+                """)
+        mirror.plexes = []
+        mirror.resync = StatusReport.Resync(
+            plex: nil, done: 0, total: 0, bytesPerSecond: 0, etaSeconds: nil, paused: false, reason: "")
+        #expect(
+            try encode(mirror.resync) == """
+                {"bytesPerSecond":0,"done":0,"etaSeconds":null,"paused":false,"plex":null,"reason":"","total":0}
+                """)
+    }
+
+    /// The example of the product description, word for word in its keys: none may ever go or be renamed.
+    private static let contract = """
+        { "version": 1, "server": {"pid": 1, "version": "0.1.0"},
+          "mirrors": [ { "name": "data", "uuid": "u", "size": 1073741824, "state": "degraded",
+            "reason": "r", "action": "a", "generation": "g", "epoch": 12, "readOnly": false, "clients": 1,
+            "bitmap": {"regionSize": 1048576, "regions": 1024, "dirty": 3},
+            "resync": {"plex": 1, "done": 0, "total": 0, "bytesPerSecond": 0, "etaSeconds": null, "paused": false},
+            "scrub": null,
+            "plexes": [ { "index": 0, "uuid": "u", "disk": "/srv/a.img", "state": "in-sync", "reason": null,
+                "readErrors": 0, "writeErrors": 0, "corrected": 0, "spared": 0, "sparesFree": 4096,
+                "badRanges": [] } ] } ] }
+        """
+
+    /// Paths of all keys, `mirrors.plexes.index`.
+    private func keys(_ value: Any, _ prefix: String = "") -> Set<String> {
+        if let list = value as? [Any] { return list.reduce(into: []) { $0.formUnion(keys($1, prefix)) } }
+        guard let table = value as? [String: Any] else { return [] }
+        return table.reduce(into: []) { all, pair in
+            all.insert(prefix + pair.key)
+            all.formUnion(keys(pair.value, prefix + pair.key + "."))
+        }
+    }
+
+    @Test func everyKeyOfTheContractIsThere() throws {
+        let documented = keys(try object(Self.contract))
+        let encoded = keys(try object(try encode(report([degraded]))))
+        #expect(documented.subtracting(encoded) == [])
+        // Added since; whoever adds another names it here and in the README.
+        #expect(
+            encoded.subtracting(documented) == ["mirrors.resync.reason", "mirrors.plexes.io", "mirrors.plexes.atRisk"])
+    }
+
+    @Test func decodedReportIsEncodedTheSame() throws {
+        let text = try encode(report([degraded, StatusReport.Mirror(name: "m", uuid: "u", size: 1, state: "split")]))
+        #expect(try encode(decode(StatusReport.self, text)) == text)
+    }
+
+    @Test func keysThatALaterVersionAddedAreIgnored() throws {
+        var text = try encode(report([degraded]))
+        text = text.replacingOccurrences(of: #""scrub":null"#, with: #""scrub":{"running":true},"novelty":[1]"#)
+        #expect(try decode(StatusReport.self, text).mirrors.first?.epoch == 12)
+    }
+
+    @Test(
+        arguments: [
+            ([], 0), (["healthy"], 0), (["healthy", "healthy"], 0), (["degraded"], 1), (["rebuilding"], 1),
+            (["failed"], 2),
+            (["split"], 2), (["suspended"], 2), (["offline"], 2), (["healthy", "rebuilding"], 1),
+            (["degraded", "healthy"], 1),
+            (["failed", "healthy"], 2), (["degraded", "split", "healthy"], 2), (["suspended", "degraded"], 2),
+            (["a state of a later version"], 2),
+        ] as [([String], Int32)])
+    func exitCodeIsThatOfTheWorstMirror(states: [String], code: Int32) {
+        let mirrors = states.map { StatusReport.Mirror(name: "m", uuid: "u", size: 1, state: $0) }
+        #expect(report(mirrors).exitCode == code)
+    }
+
+    @Test(arguments: [
+        ("healthy", true), ("degraded", true), ("rebuilding", true), ("suspended", true), ("split", false),
+        ("failed", false), ("offline", false),
+    ])
+    func mirrorIsServedUnlessItCannotBe(state: String, isServed: Bool) {
+        #expect(StatusReport.Mirror(name: "m", uuid: "u", size: 1, state: state).isServed == isServed)
+    }
+}
+
+@Suite struct EventReportTests {
+    private func event(plex: Int?, offset: UInt64 = 0, length: UInt64 = 0, errno: Int32 = 0) -> EventReport {
+        EventReport(
+            sequence: 7, time: "2026-11-21T10:31:07Z", code: "PLEX_FAILED", mirror: "data", plex: plex, offset: offset,
+            length: length, errno: errno, generation: "g", epoch: 12, text: "write error")
+    }
+
+    @Test func eventIsEncodedAsDocumented() throws {
+        #expect(
+            try encode(event(plex: 1, offset: 4096, length: 512, errno: 5)) == """
+                {"code":"PLEX_FAILED","epoch":12,"errno":5,"generation":"g","length":512,"mirror":"data",\
+                "offset":4096,"plex":1,"sequence":7,"text":"write error","time":"2026-11-21T10:31:07Z"}
+                """)
+    }
+
+    @Test func eventOfTheWholeMirrorHasANullPlex() throws {
+        let text = try encode(event(plex: nil))
+        #expect(text.contains(#""plex":null"#))
+        #expect(try decode(EventReport.self, text).plex == nil)
+    }
+
+    @Test func linesNameWhatIsKnown() {
+        #expect(
+            event(plex: 1, offset: 4096, length: 512, errno: 5).line
+                == "2026-11-21T10:31:07Z PLEX_FAILED mirror=data plex=1 offset=4096 length=512 errno=5 epoch=12: write error"
+        )
+        #expect(event(plex: nil).journalLine == "PLEX_FAILED mirror=data epoch=12: write error")
+        #expect(
+            event(plex: 0, length: 512).journalLine
+                == "PLEX_FAILED mirror=data plex=0 offset=0 length=512 epoch=12: write error")
+    }
+}
+
+@Suite struct MessageTests {
+    @Test(arguments: [
+        (ControlRequest.Verb.status, "status"), (.break, "break"), (.join, "join"), (.offline, "offline"),
+        (.online, "online"), (.stop, "stop"), (.events, "events"),
+    ])
+    func requestOfEachVerbRoundTrips(verb: ControlRequest.Verb, word: String) throws {
+        var request = ControlRequest(verb, mirror: "data", plex: "1", disk: "/srv/b.img")
+        request.keep = false
+        request.force = true
+        request.follow = true
+        let text = try encode(request)
+        #expect(
+            text == """
+                {"disk":"/srv/b.img","follow":true,"force":true,"keep":false,"mirror":"data","plex":"1",\
+                "verb":"\(word)","version":1}
+                """)
+        #expect(try encode(decode(ControlRequest.self, text)) == text)
+    }
+
+    @Test func requestCarriesOnlyWhatWasSaid() throws {
+        let text = try encode(ControlRequest(.status))
+        #expect(text == #"{"verb":"status","version":1}"#)
+        let back = try decode(ControlRequest.self, text)
+        #expect(back.mirror == nil && back.plex == nil && back.disk == nil && back.keep == nil && back.force == nil)
+    }
+
+    @Test(arguments: [#"{"version":1,"verb":"dance"}"#, #"{"version":1}"#, #"{"verb":"status"}"#, "[]", "", "null"])
+    func whatIsNoRequestIsNotDecoded(text: String) {
+        #expect(throws: (any Error).self) { try decode(ControlRequest.self, text) }
+    }
+
+    @Test func responseRoundTrips() throws {
+        var response = ControlResponse(isLast: false)
+        response.message = "done: \u{1F4BE} \"quoted\"\nsecond line"
+        response.status = report([StatusReport.Mirror(name: "m", uuid: "u", size: 1, state: "healthy")])
+        response.events = [
+            EventReport(
+                sequence: 1, time: "t", code: "JOINED", mirror: "m", plex: nil, offset: 0, length: 0, errno: 0,
+                generation: "g", epoch: 1, text: "")
+        ]
+        let text = try encode(response)
+        #expect(!text.contains("\n"), "a line on the wire is a message")
+        let back = try decode(ControlResponse.self, text)
+        #expect(try encode(back) == text)
+        #expect(!back.isLast && back.message == response.message && back.events?.first?.code == "JOINED")
+    }
+
+    @Test func failureIsLastAndCarriesItsText() throws {
+        #expect(
+            try encode(ControlResponse.failure("no")) == #"{"error":"no","isLast":true,"version":1}"#)
+    }
+}

@@ -1,0 +1,97 @@
+import TestSupport
+import Testing
+
+@testable import MirrorServer
+
+/// `plexus serve --config`.
+@Suite struct ConfigurationTests {
+    private func options(_ text: String, _ given: ServerOptions = ServerOptions()) throws -> ServerOptions {
+        try withTemporaryDirectory { directory in
+            let path = "\(directory)/plexus.toml"
+            try write(Array(text.utf8), to: path)
+            var options = given
+            try Configuration(path: path).complete(&options)
+            return options
+        }
+    }
+
+    /// What the refusal says behind the path of the file.
+    private func refusedText(_ text: String) throws -> String {
+        let description = try refusal { _ = try options(text) }.description
+        return String(description.drop { $0 != ":" }.dropFirst(2))
+    }
+
+    private static let full = """
+        # A comment.
+        disks = ["/dev/sda", "/dev/sdb"]
+        socket = "/run/plexus/nbd.sock"
+        listen = ["127.0.0.1:10809", "[::1]:10809"]
+        control = "/run/plexus/control.sock"
+        default = "data"
+        degraded = true
+        read-only = true
+        """
+
+    @Test func everySettingIsTaken() throws {
+        let options = try options(Self.full)
+        #expect(options.disks == ["/dev/sda", "/dev/sdb"])
+        #expect(options.socket == "/run/plexus/nbd.sock" && options.control == "/run/plexus/control.sock")
+        #expect(options.listen == ["127.0.0.1:10809", "[::1]:10809"])
+        #expect(options.defaultMirror == "data" && options.allowDegraded && options.isReadOnly)
+    }
+
+    @Test func commandLineDecides() throws {
+        var given = ServerOptions()
+        given.disks = ["/dev/sdc"]
+        given.socket = "/tmp/socket"
+        given.listen = ["10809"]
+        given.control = "/tmp/control"
+        given.defaultMirror = "other"
+        let options = try options(Self.full, given)
+        #expect(options.disks == ["/dev/sdc"] && options.socket == "/tmp/socket" && options.listen == ["10809"])
+        #expect(options.control == "/tmp/control" && options.defaultMirror == "other")
+    }
+
+    @Test(arguments: ["", "# nothing\n", "degraded = false\nread-only = false"]) func emptyFileChangesNothing(
+        text: String
+    ) throws {
+        let options = try options(text)
+        #expect(options.disks.isEmpty && options.socket == nil && options.listen.isEmpty && options.control == nil)
+        #expect(options.defaultMirror == nil && !options.allowDegraded && !options.isReadOnly)
+    }
+
+    @Test func oneAddressNeedsNoList() throws {
+        try #expect(options(#"listen = "127.0.0.1:1""#).listen == ["127.0.0.1:1"])
+    }
+
+    @Test(arguments: ["disk", "Disks", "readonly", "read_only"]) func unknownKeyIsNamedWithTheKnown(key: String) throws
+    {
+        try #expect(
+            refusedText("\(key) = true")
+                == "unknown key \(key); known: control, default, degraded, disks, listen, read-only, socket")
+    }
+
+    @Test(arguments: [
+        #"disks = "/dev/sda""#, "socket = 3", "control = true", "default = []", #"degraded = "yes""#, "read-only = 1",
+        "listen = true", "socket = 1.5", "control = 2026-11-21", "default = { a = 1 }",
+    ])
+    func valueOfTheWrongKindIsRefused(line: String) throws {
+        let key = String(line.prefix { $0 != " " })
+        try #expect(refusedText(line) == "\(key): has a value of the wrong kind")
+    }
+
+    @Test(arguments: ["disks = [1, 2]", #"listen = ["a", true]"#]) func listMustHoldTexts(line: String) throws {
+        let key = String(line.prefix { $0 != " " })
+        try #expect(refusedText(line) == "\(key): must hold texts only")
+    }
+
+    @Test(arguments: ["disks =", "= 1", "[", "disks = [\"a\"", "degraded = true\ndegraded = false", "degraded = maybe"])
+    func badTOMLIsRefused(text: String) throws {
+        try #expect(refusedText(text).hasPrefix("is no valid TOML: "))
+    }
+
+    @Test func absentFileIsNamed() throws {
+        let error = try refusal { _ = try Configuration(path: "/nonexistent/plexus.toml") }
+        #expect(error.description.hasPrefix("/nonexistent/plexus.toml: the configuration can't be read"))
+    }
+}

@@ -1,0 +1,13 @@
+/// xorshift64*; the seed is not 0.
+package struct XorShift: RandomNumberGenerator, Sendable {
+    private var state: UInt64
+
+    package init(seed: UInt64) { state = seed == 0 ? 1 : seed }
+
+    package mutating func next() -> UInt64 {
+        state ^= state >> 12
+        state ^= state << 25
+        state ^= state >> 27
+        return state &* 0x2545_F491_4F6C_DD1D
+    }
+}
