@@ -17,7 +17,6 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
     case resumed = 19
     case clientRefused = 20
     case offline = 21
-    case online = 22
 
     package var text: String {
         switch self {
@@ -36,7 +35,6 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
         case .resumed: "RESUMED"
         case .clientRefused: "CLIENT_REFUSED"
         case .offline: "PLEX_OFFLINE"
-        case .online: "PLEX_ONLINE"
         }
     }
 }

@@ -80,7 +80,7 @@ package struct Completion: BitwiseCopyable {
 
     /// - Parameter mayHang: not begun on the calling thread, which a file system such as FUSE could block.
     package func prepareRead(
-        _ file: Int32, into buffer: UnsafeMutableRawPointer, count: Int, offset: UInt64, mayHang: Bool,
+        _ file: Int32, into buffer: UnsafeMutableRawPointer, count: Int, offset: UInt64, mayHang: Bool = false,
         userData: UInt64
     ) {
         let entry = unsafe entry()
@@ -93,7 +93,8 @@ package struct Completion: BitwiseCopyable {
     ///   - isDurable: with RWF_DSYNC.
     ///   - mayHang: see `prepareRead`.
     package func prepareWrite(
-        _ file: Int32, from buffer: UnsafeRawPointer, count: Int, offset: UInt64, isDurable: Bool, mayHang: Bool,
+        _ file: Int32, from buffer: UnsafeRawPointer, count: Int, offset: UInt64, isDurable: Bool,
+        mayHang: Bool = false,
         userData: UInt64
     ) {
         let entry = unsafe entry()

@@ -157,7 +157,7 @@ private let last = #"{"version":1,"isLast":true,"message":"done"}"#
                 {
                     let client = try ControlClient(path: path)
                     _ = try client.perform(ControlRequest(.stop))
-                    client.waitForEnd()
+                    _ = client.waitForEnd()
                 })
         }
     }

@@ -79,6 +79,6 @@ import Testing
     @Test func codesHaveDistinctNamesAndTheirPublishedNumbers() {
         #expect(Set(EventCode.allCases.map(\.text)).count == EventCode.allCases.count)
         #expect(EventCode.plexFailed.rawValue == 1 && EventCode.plexFailed.text == "PLEX_FAILED")
-        #expect(EventCode.splitBrain.rawValue == 14 && EventCode.online.rawValue == 22)
+        #expect(EventCode.splitBrain.rawValue == 14 && EventCode.offline.rawValue == 21)
     }
 }
