@@ -63,10 +63,13 @@ let package = Package(
         .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
         .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "MirrorCore", "MirrorFormat"], swiftSettings: strict),
-        .testTarget(name: "NBDProtocolTests", dependencies: ["NBDProtocol", "Bytes"], swiftSettings: strict),
-        .testTarget(name: "MirrorFormatTests", dependencies: ["MirrorFormat", "Bytes"], swiftSettings: strict),
         .testTarget(
-            name: "MirrorCoreTests", dependencies: ["MirrorCore", "MirrorFormat", "Bytes"], swiftSettings: strict),
+            name: "NBDProtocolTests", dependencies: ["NBDProtocol", "Bytes", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "MirrorFormatTests", dependencies: ["MirrorFormat", "Bytes", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "MirrorCoreTests", dependencies: ["MirrorCore", "MirrorFormat", "Bytes", "TestSupport"],
+            swiftSettings: strict),
         // What several test targets need; part of no product.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),

@@ -1,4 +1,5 @@
 import MirrorFormat
+import TestSupport
 import Testing
 
 @testable import MirrorCore

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import NBDProtocol
@@ -66,7 +67,7 @@ import Testing
     }
 
     @Test func mutatedConversationsMakeProgressOrClose() {
-        var random = XorShift(state: 0x5EED)
+        var random = XorShift(seed: 0x5EED)
         var ends: [Session.Phase: Int] = [:]
         for _ in 0..<20_000 {
             let bytes = conversation(&random)
@@ -91,7 +92,7 @@ import Testing
     }
 
     @Test func randomBytesNeverTrap() {
-        var random = XorShift(state: 0xBAD)
+        var random = XorShift(seed: 0xBAD)
         for _ in 0..<2000 {
             let conversation = Conversation(limits: limits(), clientFlags: nil)
             conversation.send(
@@ -100,7 +101,7 @@ import Testing
     }
 
     @Test func randomRequestsAreInsideTheExportOrRefused() {
-        var random = XorShift(state: 0xF00D)
+        var random = XorShift(seed: 0xF00D)
         let conversation = Conversation.inTransmission("disk", structured: true, context: true)
         for _ in 0..<20_000 {
             var bytes = (0..<28).map { _ in UInt8.random(in: 0...255, using: &random) }

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import NBDProtocol
@@ -163,7 +164,7 @@ import Testing
     }
 
     @Test func randomListsObeyTheRules() {
-        var random = XorShift(state: 42)
+        var random = XorShift(seed: 42)
         for _ in 0..<5000 {
             let allocation = (0..<Int.random(in: 0...12, using: &random)).map { _ -> (UInt64, UInt32) in
                 let longest: UInt64 = Bool.random(using: &random) ? 64 : .max
