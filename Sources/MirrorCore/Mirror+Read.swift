@@ -37,8 +37,8 @@ extension Mirror {
             let plex = PlexIndex(Int((nextReadPlex &+ step) & 7))
             guard candidates.contains(plex), !tried.contains(plex), canServe(plex, offset: offset, length: length)
             else { continue }
-            let state = plexes[Int(plex.value)].lastReadEnd == offset
-            let cost = plexes[Int(plex.value)].readsInFlight * 2 - (state ? 3 : 0)
+            let goesOn = plexes[Int(plex.value)].lastReadEnd == offset
+            let cost = plexes[Int(plex.value)].readsInFlight * 2 - (goesOn ? 3 : 0)
             if cost < bestCost {
                 bestCost = cost
                 best = plex

@@ -37,7 +37,6 @@ final class Connection {
     var isShortOfMemory = false
     /// DISC came, or the session ended: answer what is in flight, then close.
     var isEnding = false
-    var hasPeerClosed = false
     var isWaitingToSend = false
     var needsSend = false
     var requestsInFlight = 0

@@ -37,12 +37,6 @@ package struct MirrorFormatter {
         package var needsResync: Bool
     }
 
-    private struct Candidate {
-        var disk: Disk
-        var layout: Layout
-        var overwrites: String?
-    }
-
     /// - Parameter writes: false for `--plan`: every check, no write.
     package func run(writes: Bool) throws(DiskError) -> Outcome {
         try checkName()

@@ -185,14 +185,10 @@ extension Reactor {
         if count < 0, errno == EAGAIN || errno == EWOULDBLOCK {
             connection.isReadable = false
         } else if count == 0 || errno != EINTR {
-            peerClosed(connection)
+            // The client is gone. What it sent completely is carried out, what is incomplete is forgotten.
+            close(connection)
         }
         return false
-    }
-
-    /// The client is gone. What it sent completely is carried out, what is incomplete is forgotten.
-    private func peerClosed(_ connection: Connection) {
-        close(connection)
     }
 
     // MARK: parsing
@@ -394,9 +390,7 @@ extension Reactor {
     func close(_ connection: Connection) {
         guard connections[connection.index] === connection else { return }
         connections[connection.index] = nil
-        if connection.session.phase == .handshake || connection.mirror == nil {
-            handshaking = max(0, handshaking - (connection.session.phase == .transmission ? 0 : 1))
-        }
+        if connection.session.phase != .transmission { handshaking -= 1 }
         while let reply = connection.replies.popFirst() { give(reply, back: connection) }
         if let job = connection.receiving { dropJob(job) }
         // The poll holds the socket open otherwise, and the client would wait for the end of the stream.

@@ -23,7 +23,7 @@ extension Reactor {
             endAfterReplies(connection)
             return bytes.byteCount
         case .refused(let refused):
-            refuse(connection, refused)
+            queueFailure(connection, cookie: refused.cookie, refused.error, refused.reason)
             connection.discarding = Int(refused.payloadBytes)
             return ParsedRequest.headerBytes
         case .request(let request): return admit(connection, request, bytes)
@@ -86,7 +86,7 @@ extension Reactor {
     private func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ mirror: Int) -> Bool {
         let served = mirrors[mirror]
         if request.command == .writeZeroes, request.flags.contains(.fastZero), !served.zeroesFast {
-            queueFailure(connection, request, .enotsup, .notFast)
+            queueFailure(connection, cookie: request.cookie, .enotsup, .notFast)
             return true
         }
         guard request.command == .cache else { return false }
@@ -237,9 +237,9 @@ extension Reactor {
     }
 
     private func replyFailure(_ connection: Connection, _ job: Int, _ error: NBDError, _ reason: RefusalReason) {
-        let request = jobs[job].request
+        let cookie = jobs[job].request.cookie
         endJob(connection, job)
-        queueFailure(connection, request, error, reason)
+        queueFailure(connection, cookie: cookie, error, reason)
     }
 
     /// The buffer is not needed for the reply.
@@ -259,25 +259,13 @@ extension Reactor {
     }
 
     private func queueFailure(
-        _ connection: Connection, _ request: ClientRequest, _ error: NBDError, _ reason: RefusalReason
+        _ connection: Connection, cookie: UInt64, _ error: NBDError, _ reason: RefusalReason
     ) {
         var reply = OutgoingReply()
         let isStructured = connection.session.structuredReplies
         withHeader(&reply) { span in
             ReplyEncoder.failure(
-                cookie: request.cookie, error, reason: reason, structuredReplies: isStructured, into: &span, at: 0)
-        }
-        connection.replies.append(reply)
-        wantSend(connection)
-    }
-
-    private func refuse(_ connection: Connection, _ refused: RefusedRequest) {
-        var reply = OutgoingReply()
-        let isStructured = connection.session.structuredReplies
-        withHeader(&reply) { span in
-            ReplyEncoder.failure(
-                cookie: refused.cookie, refused.error, reason: refused.reason, structuredReplies: isStructured,
-                into: &span, at: 0)
+                cookie: cookie, error, reason: reason, structuredReplies: isStructured, into: &span, at: 0)
         }
         connection.replies.append(reply)
         wantSend(connection)

@@ -51,7 +51,7 @@ struct ControlOptions: ParsableArguments {
     }
 
     /// The verbs that change something: perform, print what was done.
-    func change(_ request: ControlRequest, json: Bool = false) throws {
+    func change(_ request: ControlRequest) throws {
         let response = try perform(request)
         print(response.message ?? "done")
     }

@@ -36,7 +36,7 @@ struct Wait: ParsableCommand {
                 let report = try fetchStatus(control, name)
                 guard let mirror = report.mirrors.first else { throw Failure("there is no mirror \(name)") }
                 if isReached(mirror) { return }
-                if ["failed", "split", "offline"].contains(mirror.state) {
+                if !mirror.isServed {
                     printError("mirror \(name) is \(mirror.state): \(mirror.reason ?? "")")
                     throw ExitCode(2)
                 }
