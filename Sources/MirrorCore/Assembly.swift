@@ -4,10 +4,13 @@ package import MirrorFormat
 package struct FoundPlex: Sendable {
     package var disk: Int
     package var superblock: Superblock
+    /// The verdict does not depend on them, but how much is copied does. Nil: not read.
+    package var pages: FoundPages?
 
-    package init(disk: Int, superblock: Superblock) {
+    package init(disk: Int, superblock: Superblock, pages: FoundPages? = nil) {
         self.disk = disk
         self.superblock = superblock
+        self.pages = pages
     }
 
     var record: Record { superblock.record }
@@ -26,6 +29,8 @@ package struct Assembly: Sendable {
     package var behind: PlexSet
     /// Present and in the middle of a rebuild.
     package var recovering: PlexSet
+    /// Was absent when the mirror was started the last time, and is here again: gets what it missed.
+    package var returning: PlexSet
     /// Listed in sync and not found. Not empty only if that was allowed.
     package var missing: PlexSet
 }
@@ -84,7 +89,8 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
 
     let record = leader.record
     var assembly = Assembly(
-        record: record, found: [:], current: .empty, behind: .empty, recovering: .empty, missing: .empty)
+        record: record, found: [:], current: .empty, behind: .empty, recovering: .empty, returning: .empty,
+        missing: .empty)
     for plex in plexes {
         guard let index = record.index(of: plex.superblock.plex) else { continue }
         assembly.found[index] = plex
@@ -102,7 +108,8 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
                 assembly.recovering.insert(index)
             }
         case .failed where options.mutant == .failedReturnsInSync: assembly.current.insert(index)
-        case .absent, .stale, .offline, .failed, .brokenOff: break
+        case .stale: assembly.returning.insert(index)
+        case .absent, .offline, .failed, .brokenOff: break
         }
     }
     assembly.missing = record.inSync.subtracting(assembly.current).subtracting(assembly.behind)

@@ -24,8 +24,16 @@ package struct Limits: Sendable {
     /// told: a link that blinked must not cost a plex.
     package var commonFailureRetries: UInt8 = 3
     package var commonFailureRetryNanoseconds: UInt64 = 1_000_000_000
-    /// Idle time before the mirror is flushed and marked clean.
+    /// A region's intent bit is cleared when nothing was written there for this long, and at most twice as long.
     package var cleanAfterNanoseconds: UInt64 = 5_000_000_000
+    /// Intent bits are set so far ahead of a sequential writer, see `setAhead`.
+    package var setAheadRegions = 32
+    package var setAheadBytes: UInt64 = 64 << 20
+    /// Pages of the bitmap and of the maps in flight at once, and of these at most so many of either.
+    package var pageWrites = 8
+    package var pageWritesPerKind = 4
+    /// Bits of one page; smaller in the simulator.
+    package var bitsPerPage = BitmapPage.bitCount
     /// Error counters are recorded at most so often.
     package var counterRecordNanoseconds: UInt64 = 10_000_000_000
     /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.

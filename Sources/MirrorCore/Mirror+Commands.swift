@@ -29,7 +29,7 @@ package enum Answer: Sendable, Equatable {
 /// The command that is being carried out. One at a time; others wait.
 struct RunningCommand {
     enum Step {
-        case draining, flushing, recording(ticket: UInt64), detaching, ending
+        case draining, flushing, cleaning, recording(ticket: UInt64), detaching, ending
     }
 
     var id: CommandID
@@ -120,8 +120,8 @@ extension Mirror {
                 .refused("\(name): a mirror's name has 1 to \(Superblock.maximumNameBytes) bytes, none of them zero"))
             return
         }
-        guard working.contains(plex), equalBelow == nil else {
-            let state = equalBelow == nil ? "is not in sync" : "may differ until the running resync is finished"
+        guard working.contains(plex), !hasUnequal else {
+            let state = !hasUnequal ? "is not in sync" : "may differ until the running resync is finished"
             answer(
                 .refused(
                     "plex \(plex) \(state), so it is no usable copy; wait for it (plexus wait \(record.name)), or forget it with --nokeep"
@@ -158,9 +158,9 @@ extension Mirror {
         }
         prepareDetached(plex, name: name)
         working.remove(plex)
+        countMissed(plex, wasComplete: true, wasJoining: false)
         repin()
         record[plex].role = .brokenOff
-        record[plex].recoveryOffset = 0
         record[plex].cause = FailureCause(operation: .user, time: now.unixNanoseconds)
         commit.beginGeneration(.brokenOff)
         awaitRecord()
@@ -292,7 +292,6 @@ extension Mirror {
         }
         leave(plex, .takenOffline)
         record[plex].role = .offline
-        record[plex].recoveryOffset = 0
         record[plex].cause = FailureCause(operation: .user, time: now.unixNanoseconds)
         log(.offline, plex: plex, text: "taken out by the user")
         awaitRecord()
@@ -300,6 +299,11 @@ extension Mirror {
 
     private mutating func leave(_ plex: PlexIndex, _ reason: GenerationReason) {
         let mattered = working.contains(plex) || possibleInSync.contains(plex)
+        if working.union(recovering).union(joining).contains(plex) {
+            countMissed(
+                plex, wasComplete: working.contains(plex) || record[plex].role == .inSync,
+                wasJoining: joining.contains(plex))
+        }
         working.remove(plex)
         recovering.remove(plex)
         joining.remove(plex)
@@ -331,13 +335,18 @@ extension Mirror {
         }
         let old = record[plex]
         var member = Member(uuid: attachment.uuid, role: .recovering)
-        if old.uuid == attachment.uuid {
+        var basis = attachment.basis
+        if old.uuid == attachment.uuid, old.role != .absent {
             member.readErrors = old.readErrors
             member.writeErrors = old.writeErrors
+            member.missedWriteMap = old.missedWriteMap
+        } else if case .evidence = basis {
+            basis = .everything("it takes the place of another disk")
         }
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
         plexes[Int(plex.value)].attachment = attachment
+        planCopy(plex, basis)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
         joining.insert(plex)
         if mutant == .joinBeforeSuperblock { joined(plex) }
@@ -369,16 +378,24 @@ extension Mirror {
             return
         }
         running?.step = .flushing
-        startInternalFlush(.stop, working.union(recovering))
+        if mutant == .cleanWithoutFlush {
+            stopFlushed(good: working.union(recovering), everywhere: true)
+        } else {
+            startInternalFlush(.stop, working.union(recovering))
+        }
     }
 
     mutating func stopFlushed(good: PlexSet, everywhere: Bool) {
         guard case .stop = running?.command else { return }
-        let isFlushed = working.isSubset(of: good)
-        record.isClean = isFlushed && equalBelow == nil
-        for plex in recovering.members where good.contains(plex) && record[plex].role == .recovering {
-            record[plex].recoveryOffset = resync.copiedBelow(plex)
-        }
+        // What remains is to move and clear the intent bits; `finalCleaningEnded` goes on.
+        running?.step = .cleaning
+        cleanForStop(flushed: working.isSubset(of: good) ? good : .empty)
+    }
+
+    /// - Parameter isClean: no intent bit is left on any plex.
+    mutating func finalCleaningEnded(isClean: Bool) {
+        guard case .stop = running?.command, case .cleaning = running?.step else { return }
+        record.isClean = isClean && !hasUnequal
         awaitRecord()
     }
 
@@ -393,7 +410,8 @@ extension Mirror {
         }
         gateQueue = SlotQueue()
         heldQueue = SlotQueue()
-        guard clientRequestsInFlight == 0, case .stop = running?.command else { return }
+        // A window that is being read would go on to write to a disk that is closed by then.
+        guard clientRequestsInFlight == 0, resync.windowsInFlight == 0, case .stop = running?.command else { return }
         finishStop("the state could not be recorded on any plex; the next start will resync")
     }
 
@@ -415,8 +433,11 @@ extension Mirror {
             release(plex)
             answer(.done("plex \(plex) is offline"))
         case .join(let plex, _):
-            if recovering.contains(plex) {
-                answer(.done("plex \(plex) is being rebuilt by a full copy"))
+            if joining.contains(plex) {
+                // Its own changes are on their way into the maps; a record follows, see `isReadyToJoin`.
+                self.running?.step = .recording(ticket: round + 1)
+            } else if recovering.contains(plex) || working.contains(plex) {
+                answer(.done("plex \(plex) is being rebuilt: \(copyReason(plex)) is copied"))
             } else {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }

@@ -67,7 +67,7 @@ extension Mirror {
         record.updatedTime = now.unixNanoseconds
         commit.snapshot = record
         possibleInSync = possibleInSync.union(record.inSync)
-        commit.newcomers = recovering.union(joining)
+        commit.newcomers = recovering.union(readyToJoin)
         let first = mutant == .recordOnOnePlex ? PlexSet(working.first ?? PlexIndex(0)) : working
         writeRecord(to: first)
     }
@@ -168,12 +168,16 @@ extension Mirror {
         commit.needsWake = false
         guard let snapshot = commit.snapshot else { preconditionFailure("a round without a record") }
         possibleInSync = snapshot.inSync
+        durableEpoch = snapshot.epoch
         loneIsEqual()
         for plex in snapshot.inSync.intersection(recovering).intersection(written).members { promoted(plex) }
         for plex in joining.intersection(written).members { joined(plex) }
+        closeUnusedMaps()
         resumeIfNoneFails()
         let round = commit.round
         gateAfterCommit(round: round)
+        settlePages()
+        cleaningGoesOn()
         wakeSlots(round: round)
         tryOpen()
         commandAfterCommit(round: round)
@@ -208,6 +212,7 @@ extension Mirror {
             superblock.encode(copy: operation.tag.slot, into: &bytes)
         case .eventLog: encodeEventBlock(operation, into: &bytes)
         case .detach: encodeDetached(operation, into: &bytes)
+        case .bitmap: encodePage(operation, into: &bytes)
         case .request: preconditionFailure("requests write no metadata")
         }
     }
@@ -215,12 +220,13 @@ extension Mirror {
     // MARK: opening
 
     /// After a crash, whatever lies in a cache is made durable before anyone may read it (R7).
-    mutating func openStep() {
-        if record.isClean {
-            isOpenFlushed = true
-        } else {
+    mutating func openStep(isUnclean: Bool) {
+        if isUnclean {
             startInternalFlush(.open, working)
+        } else {
+            isOpenFlushed = true
         }
+        pumpPages()
         beginCommitIfWanted()
         tryOpen()
     }
@@ -232,6 +238,8 @@ extension Mirror {
 
     mutating func tryOpen() {
         guard phase == .opening, isOpenFlushed, !commit.isWanted, !commit.isRunning else { return }
+        // Plexes are made equal only where all of them say that they may differ (R1).
+        guard !hasUnequal || tracking.isIntentDurable(on: possibleInSync) else { return }
         phase = .running
         releaseHeld()
         pumpResync()

@@ -12,6 +12,7 @@ extension Mirror {
     ///  - anything else: it was expelled already, this is one of the requests that were in flight.
     mutating func expel(_ plex: PlexIndex, operation: FailedOperation, _ failure: DiskFailure, offset: UInt64) {
         let isWorking = working.contains(plex)
+        let wasJoining = joining.contains(plex)
         guard isWorking || recovering.contains(plex) || joining.contains(plex) else { return }
         if isWorking, working.count == 1 {
             lastPlexFailed(plex, operation: operation, failure, offset: offset)
@@ -22,8 +23,8 @@ extension Mirror {
         joining.remove(plex)
         resync.promoting.remove(plex)
         if operation == .write || operation == .zero { record[plex].writeErrors += 1 }
+        countMissed(plex, wasComplete: isWorking || record[plex].role == .inSync, wasJoining: wasJoining)
         record[plex].role = .failed
-        record[plex].recoveryOffset = 0
         record[plex].cause = FailureCause(
             operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)
         if isWorking || possibleInSync.contains(plex) { commit.beginGeneration(.expelled) }
@@ -54,9 +55,8 @@ extension Mirror {
     }
 
     mutating func loneIsEqual() {
-        guard equalBelow != nil, working.count == 1, possibleInSync.isSubset(of: working) else { return }
-        equalBelow = nil
-        record.pinned = nil
+        guard hasUnequal, working.count == 1, possibleInSync.isSubset(of: working) else { return }
+        endUnequal()
     }
 
     /// A write, zeroing or flush failed on every plex that clients are served from.
@@ -68,8 +68,11 @@ extension Mirror {
             expel(plex, operation: operationName(index), plexes[Int(plex.value)].lastFailure, offset: offset)
         }
         // A plex under rebuild that took the write is now ahead of its source.
-        for plex in slots[index].good.intersection(recovering).members { rewindResync(plex, to: offset) }
         let isFlush = slots[index].transfer.kind == .flush
+        if !isFlush {
+            let regions = tracking.regions(offset, slots[index].transfer.length)
+            for plex in slots[index].good.intersection(recovering).members { rewindResync(plex, regions) }
+        }
         if isFlush { latchFlushFailure(working) }
         let mayRetry =
             working.count > 1 && !isFlush && failure.kind != .noSpace && failure.kind != .unsupported
@@ -86,25 +89,24 @@ extension Mirror {
             guard !isFlush, failure.kind == .media else { return }
             record[plex].writeErrors += 1
         }
-        // A flush that fails while the mirror is marked clean leaves the plexes as equal as they were.
-        let isCleanFlush = isFlush && record.isClean
+        // A flush that fails while no bit is set leaves the plexes as equal as they were.
+        let isCleanFlush = isFlush && tracking.intent.isEmpty
         guard !isCleanFlush, working.count > 1 || !possibleInSync.isSubset(of: working) else {
             finish(index, slots[index].status)
             return
         }
         // Each plex may have kept another part of it: they count as different until copied over, and that
         // is on record before the client hears of the error.
-        beginUnequal()
+        if isFlush {
+            beginUnequal(tracking.intent)
+        } else {
+            let request = slots[index].request
+            var regions = RegionSet(count: tracking.regionCount)
+            regions.insert(tracking.regions(request.offset, request.length))
+            beginUnequal(regions)
+        }
         slots[index].step = .failureRecord
         waitForRecord(index)
-    }
-
-    /// From here on plexes may differ anywhere.
-    mutating func beginUnequal() {
-        equalBelow = 0
-        resync.equaliseNext = 0
-        resync.isAnnounced = false
-        if record.pinned.map({ !working.contains($0) }) ?? true { record.pinned = working.first }
     }
 
     /// After a failed flush the kernel may forget what it could not write; a later success proves nothing.
@@ -126,7 +128,7 @@ extension Mirror {
 
     /// Requests that failed on all plexes alike go out again.
     mutating func retryWaiting() {
-        guard isSuspended, !commit.isFailing else { return }
+        guard isSuspended, !commit.isFailing, !tracking.isFailing else { return }
         var isWaiting = false
         for index in slots.indices where slots[index].step == .retryWait {
             guard now.nanoseconds >= slots[index].retryAt || phase != .running else {
@@ -142,7 +144,8 @@ extension Mirror {
 
     /// The suspension is over when no request is left that failed everywhere and was not answered since.
     mutating func resumeIfNoneFails() {
-        guard isSuspended, !commit.isFailing, !slots.contains(where: { $0.kind == .client && $0.commonFailures > 0 })
+        guard isSuspended, !commit.isFailing, !tracking.isFailing,
+            !slots.contains(where: { $0.kind == .client && $0.commonFailures > 0 })
         else { return }
         resume()
     }

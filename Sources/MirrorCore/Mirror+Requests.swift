@@ -1,6 +1,6 @@
 internal import MirrorFormat
 
-/// Admission: from the client to the lock and the dirty mark.
+/// Admission: from the client to the lock.
 extension Mirror {
     mutating func admit(_ request: Request) {
         precondition(request.offset <= record.dataBytes && request.length <= record.dataBytes - request.offset)
@@ -111,77 +111,6 @@ extension Mirror {
         }
         granted.removeAll(keepingCapacity: true)
         isGranting = false
-    }
-
-    /// No write reaches a disk before the record says that the mirror is dirty (R1).
-    private mutating func passGate(_ index: Int) {
-        if mutant == .dataBeforeDirty, gate == .clean {
-            record.isClean = false
-            gate = .dirty
-            wantCommit()
-        }
-        switch gate {
-        case .dirty: startMutation(index)
-        case .flushing:
-            gate = .dirty
-            startMutation(index)
-        case .clean:
-            slots[index].step = .gate
-            gateQueue.append(index, in: &slots)
-            markDirty()
-        case .marking, .cleaning:
-            slots[index].step = .gate
-            gateQueue.append(index, in: &slots)
-        }
-    }
-
-    private mutating func markDirty() {
-        record.isClean = false
-        gate = .marking(ticket: wantCommit())
-    }
-
-    /// A round of the record became durable: the mark may be there.
-    mutating func gateAfterCommit(round: UInt64) {
-        switch gate {
-        case .marking(let ticket) where ticket <= round:
-            gate = .dirty
-            var queue = gateQueue
-            gateQueue = SlotQueue()
-            while let index = queue.popFirst(in: &slots) { startMutation(index) }
-        case .cleaning(let ticket) where ticket <= round:
-            gate = .clean
-            if !gateQueue.isEmpty { markDirty() }
-        case .clean, .marking, .dirty, .flushing, .cleaning: break
-        }
-    }
-
-    /// After some idle time everything is flushed and the mirror marked clean, so that a crash later on
-    /// costs no resync.
-    mutating func cleanIfIdle() {
-        guard phase == .running, !isReadOnly, gate == .dirty, mutationsInFlight == 0, equalBelow == nil,
-            recovering.isEmpty, joining.isEmpty, running == nil, !isSuspended, !isCleanFlushOut,
-            now.nanoseconds - lastMutationAt >= limits.cleanAfterNanoseconds,
-            !working.members.contains(where: { plexes[Int($0.value)].flushFailed })
-        else { return }
-        gate = .flushing
-        if mutant == .cleanWithoutFlush {
-            record.isClean = true
-            gate = .cleaning(ticket: wantCommit())
-        } else {
-            isCleanFlushOut = true
-            startInternalFlush(.clean, working)
-        }
-    }
-
-    mutating func cleanFlushFinished(everywhere: Bool) {
-        isCleanFlushOut = false
-        guard gate == .flushing else { return }
-        guard everywhere, mutationsInFlight == 0 else {
-            gate = .dirty
-            return
-        }
-        record.isClean = true
-        gate = .cleaning(ticket: wantCommit())
     }
 
     // MARK: slots

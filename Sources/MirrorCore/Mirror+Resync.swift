@@ -1,155 +1,100 @@
 internal import MirrorFormat
 
-/// Background copying: onto plexes under rebuild, and after a crash from the pinned plex onto the other
-/// in-sync ones. Both are one sweep over the mirror in windows of 1 MiB; each target has a cursor, and
-/// those whose cursors meet go on together.
-///
-/// A window takes its range lock exclusively, reads, writes the targets, and lets go: a client's write comes
-/// wholly before it (and is copied) or wholly after (and goes to the targets itself). It can't overwrite
-/// a newer write (R13).
-struct Resync {
-    struct Window: BitwiseCopyable {
-        var slot: Int
-        var isUsed = false
-        var offset: UInt64 = 0
-        var targets = PlexSet.empty
-        var equalises = false
-    }
-
-    /// Where the next window of each plex under rebuild starts.
-    var next = InlineArray<8, UInt64>(repeating: 0)
-    /// The same for making in-sync plexes equal after a crash.
-    var equaliseNext: UInt64 = 0
-    var isEqualiseFlushing = false
-    /// When the flush at the end of that is tried again.
-    var flushRetryAt: UInt64 = 0
-    var promoting = PlexSet.empty
-    /// Got a window since their last flush was begun.
-    var unflushed = PlexSet.empty
-    var windows: [Window]
-    /// Set while no source can be read: when to try again, and where it failed.
-    var retryAt: UInt64 = 0
-    var blockedAt: UInt64?
-    var isAnnounced = false
-    var startedAt: UInt64 = 0
-    /// Bytes copied since `startedAt`.
-    var copied: UInt64 = 0
-    /// Copied in the last whole second, and the running second's start.
-    var bytesPerSecond: UInt64 = 0
-    var secondStart: UInt64 = 0
-    var secondBytes: UInt64 = 0
-
-    init(windows count: Int) { windows = Array(repeating: Window(slot: -1), count: count) }
-
-    var windowsInFlight: Int { windows.reduce(0) { $0 + ($1.isUsed ? 1 : 0) } }
-
-    /// Below this everything is copied to the plex.
-    func copiedBelow(_ plex: PlexIndex) -> UInt64 {
-        windows.reduce(next[Int(plex.value)]) { $1.isUsed && $1.targets.contains(plex) ? min($0, $1.offset) : $0 }
-    }
-
-    var equalisedBelow: UInt64 {
-        windows.reduce(equaliseNext) { $1.isUsed && $1.equalises ? min($0, $1.offset) : $0 }
-    }
-
-    mutating func count(_ bytes: UInt64, at nanoseconds: UInt64) {
-        copied += bytes
-        secondBytes += bytes
-        let elapsed = nanoseconds - secondStart
-        if elapsed >= 1_000_000_000 {
-            bytesPerSecond = UInt64(Double(secondBytes) * 1e9 / Double(elapsed))
-            secondStart = nanoseconds
-            secondBytes = 0
-        }
-    }
-}
-
+/// Driving the resync: windows, their ends, and what follows when a sweep is done.
 extension Mirror {
     /// Work is left for the resync.
-    var isResyncNeeded: Bool { equalBelow != nil || !recovering.isEmpty }
-
-    /// A plex's own superblock says "recovering": now data may be written to it.
-    mutating func joined(_ plex: PlexIndex) {
-        joining.remove(plex)
-        recovering.insert(plex)
-        let start = record[plex].recoveryOffset & ~(limits.resyncWindowBytes - 1)
-        resync.next[Int(plex.value)] = min(start, record.dataBytes)
-        if mutant == .joinAtCursor, let other = recovering.subtracting(PlexSet(plex)).first {
-            resync.next[Int(plex.value)] = resync.next[Int(other.value)]
-        }
-        if mutant == .resyncSkipsFirstWindow, start == 0 {
-            resync.next[Int(plex.value)] = min(limits.resyncWindowBytes, record.dataBytes)
-        }
-        resync.isAnnounced = false
-        log(.joined, plex: plex, text: "plex \(plex) joined; copied in full from \(start)")
-        pumpResync()
-    }
+    var isResyncNeeded: Bool { hasUnequal || !recovering.isEmpty }
 
     /// A plex under rebuild has something its source lacks: copy from there again.
-    mutating func rewindResync(_ plex: PlexIndex, to offset: UInt64) {
-        if record[plex].role == .inSync {
+    mutating func rewindResync(_ plex: PlexIndex, _ regions: Range<Int>) {
+        guard record[plex].role != .inSync else {
             // Its promotion is being recorded already.
-            expel(plex, operation: .write, .truncated, offset: offset)
+            expel(plex, operation: .write, .truncated, offset: UInt64(regions.lowerBound) * tracking.regionBytes)
             return
         }
-        let start = offset & ~(limits.resyncWindowBytes - 1)
-        resync.next[Int(plex.value)] = min(resync.next[Int(plex.value)], start)
+        if let slot = record[plex].missedWriteMap?.slot {
+            var set = RegionSet(count: tracking.regionCount)
+            set.insert(regions)
+            tracking.insertMissed(set, slot: slot)
+        }
+        resync.again(Int(plex.value), regions, regionBytes: tracking.regionBytes)
     }
 
     mutating func pumpResync() {
         guard phase == .running, !isReadOnly, !isSuspended, isResyncNeeded else { return }
-        if resync.blockedAt != nil {
-            guard now.nanoseconds >= resync.retryAt else { return }
-            resync.blockedAt = nil
-        }
         announceResync()
         let isBusy =
             clientRequestsInFlight > 0 || now.nanoseconds - lastClientAt < limits.clientActiveNanoseconds
         let allowed = isBusy ? limits.resyncWindowsBusy : limits.resyncWindowsIdle
-        while resync.windowsInFlight < allowed, let start = nextWindowStart() { startWindow(at: start) }
+        while resync.windowsInFlight < allowed, startWindow() {}
+        startNextRound()
         finishSweeps()
     }
 
     private mutating func announceResync() {
         guard !resync.isAnnounced else { return }
         resync.isAnnounced = true
-        resync.startedAt = now.nanoseconds
         resync.secondStart = now.nanoseconds
         resync.secondBytes = 0
         resync.copied = 0
+        let regions = activeSweeps.reduce(0) { max($0, resync.sweeps[$1].todo.population) }
+        let bytes = min(UInt64(regions) * tracking.regionBytes, record.dataBytes)
         let text =
-            equalBelow != nil
-            ? "in-sync plexes may differ: plex \(record.pinned?.description ?? "?") is copied over the others"
-            : "full copy to plex \(list(recovering))"
-        log(.resyncStarted, plex: recovering.first ?? record.pinned, length: record.dataBytes, text: text)
+            hasUnequal
+            ? "in-sync plexes may differ in \(regions) dirty regions: plex \(record.pinned?.description ?? "?") is copied over the others"
+            : "\(regions) regions are copied to plex \(list(recovering)): \(copyReasons)"
+        log(.resyncStarted, plex: recovering.first ?? record.pinned, length: bytes, text: text)
     }
 
-    private func nextWindowStart() -> UInt64? {
-        var lowest = UInt64.max
-        recovering.forEach { lowest = min(lowest, resync.next[Int($0.value)]) }
-        if equalBelow != nil { lowest = min(lowest, resync.equaliseNext) }
-        return lowest < record.dataBytes ? lowest : nil
+    private var activeSweeps: [Int] {
+        recovering.members.map { Int($0.value) } + (hasUnequal ? [Resync.equaliser] : [])
     }
 
-    private mutating func startWindow(at start: UInt64) {
-        guard let free = resync.windows.firstIndex(where: { !$0.isUsed }) else { return }
-        let length = min(limits.resyncWindowBytes, record.dataBytes - start)
-        var targets = PlexSet.empty
-        for plex in recovering.members where resync.next[Int(plex.value)] == start {
-            targets.insert(plex)
-            resync.next[Int(plex.value)] = start + length
+    /// Takes the lowest stretch that any target needs, for all that need it.
+    private mutating func startWindow() -> Bool {
+        guard let free = resync.windows.firstIndex(where: { !$0.isUsed }) else { return false }
+        var start = UInt64.max
+        var end = UInt64.max
+        var takers: [Int] = []
+        for sweep in activeSweeps {
+            guard let range = nextRange(sweep) else { continue }
+            if range.lowerBound < start {
+                (start, end, takers) = (range.lowerBound, range.upperBound, [sweep])
+            } else if range.lowerBound == start {
+                end = min(end, range.upperBound)
+                takers.append(sweep)
+            }
         }
-        resync.unflushed = resync.unflushed.union(targets)
-        let equalises = equalBelow != nil && resync.equaliseNext == start
-        if equalises { resync.equaliseNext = start + length }
+        guard start < end, !takers.isEmpty else { return false }
+        for sweep in takers { resync.sweeps[sweep].position = end }
+        let plexes = PlexSet(mask: takers.reduce(0) { $1 == Resync.equaliser ? $0 : $0 | 1 << UInt8($1) })
+        let equalises = takers.contains(Resync.equaliser)
+        resync.unflushed = resync.unflushed.union(plexes)
         let index = takeSlot(.resyncWindow)
         slots[index].request = Request(
-            id: RequestID(0), kind: .read, offset: start, length: length, buffer: .window(free))
-        slots[index].windowTargets = targets
+            id: RequestID(0), kind: .read, offset: start, length: end - start, buffer: .window(free))
+        slots[index].windowTargets = plexes
         slots[index].windowEqualises = equalises
         resync.windows[free] = Resync.Window(
-            slot: index, isUsed: true, offset: start, targets: targets, equalises: equalises)
+            slot: index, isUsed: true, start: start, end: end, targets: plexes, equalises: equalises)
         acquire(index, isExclusive: true)
+        return true
+    }
+
+    private func nextRange(_ sweep: Int) -> Range<UInt64>? {
+        resync.sweeps[sweep].next(tracking.regionBytes, limits.resyncWindowBytes, record.dataBytes)
+    }
+
+    /// What was left out, because its source could not be read, comes again after a while.
+    private mutating func startNextRound() {
+        for sweep in activeSweeps where !resync.sweeps[sweep].isDone && nextRange(sweep) == nil {
+            guard !resync.hasWindow(sweep, in: 0..<record.dataBytes), now.nanoseconds >= resync.retryAt else {
+                continue
+            }
+            resync.sweeps[sweep].position = 0
+            resync.sweeps[sweep].skipped = RegionSet(count: tracking.regionCount)
+            resync.blockedAt = nil
+        }
     }
 
     /// The window's bytes are in the buffer.
@@ -166,43 +111,46 @@ extension Mirror {
     mutating func windowWritten(_ index: Int) {
         expelAll(slots[index].failed, for: index)
         resync.count(slots[index].request.length, at: now.nanoseconds)
-        endWindow(index)
+        endWindow(index, isCopied: true)
     }
 
     /// No plex can read the window. Promoting the target without it would be a lie: it stays unfinished, and
-    /// is tried again later.
+    /// is tried again later; the rest goes on.
     mutating func windowSourceFailed(_ index: Int) {
-        let start = slots[index].request.offset
-        for plex in slots[index].windowTargets.intersection(recovering).members {
-            resync.next[Int(plex.value)] = min(resync.next[Int(plex.value)], start)
-        }
-        if slots[index].windowEqualises { resync.equaliseNext = min(resync.equaliseNext, start) }
-        resync.blockedAt = start
+        let request = slots[index].request
+        resync.blockedAt = request.offset
         resync.retryAt = now.nanoseconds + limits.resyncRetryNanoseconds
-        log(.resyncPaused, offset: start, length: slots[index].request.length, text: "source can't be read")
-        endWindow(index)
+        log(.resyncPaused, offset: request.offset, length: request.length, text: "source can't be read")
+        endWindow(index, isCopied: false)
     }
 
-    private mutating func endWindow(_ index: Int) {
+    private mutating func endWindow(_ index: Int, isCopied: Bool) {
         if let position = resync.windows.firstIndex(where: { $0.isUsed && $0.slot == index }) {
             resync.windows[position].isUsed = false
         }
-        if equalBelow != nil { equalBelow = resync.equalisedBelow }
+        let request = slots[index].request
+        let range = request.offset..<request.offset + request.length
+        for plex in slots[index].windowTargets.intersection(recovering).members {
+            resync.ended(
+                Int(plex.value), range, isCopied: isCopied, regionBytes: tracking.regionBytes,
+                dataBytes: record.dataBytes)
+        }
+        if slots[index].windowEqualises, hasUnequal {
+            resync.ended(
+                Resync.equaliser, range, isCopied: isCopied, regionBytes: tracking.regionBytes,
+                dataBytes: record.dataBytes)
+        }
         freeSlot(index)
         pumpResync()
         drained()
     }
 
     private mutating func finishSweeps() {
-        let size = record.dataBytes
-        if equalBelow != nil, resync.equalisedBelow == size, !resync.isEqualiseFlushing,
-            now.nanoseconds >= resync.flushRetryAt
-        {
+        if hasUnequal, resync.unequal.isEmpty, !resync.isEqualiseFlushing, now.nanoseconds >= resync.flushRetryAt {
             resync.isEqualiseFlushing = true
             startInternalFlush(.equalised, working)
         }
-        for plex in recovering.members
-        where resync.copiedBelow(plex) == size && !resync.promoting.contains(plex) {
+        for plex in recovering.members where isCopied(plex) && !resync.promoting.contains(plex) {
             resync.promoting.insert(plex)
             resync.unflushed.remove(plex)
             if mutant == .promoteWithoutFlush {
@@ -213,6 +161,13 @@ extension Mirror {
         }
     }
 
+    /// All that it missed is copied, and it has the bitmap (R10).
+    private func isCopied(_ plex: PlexIndex) -> Bool {
+        let index = Int(plex.value)
+        return resync.sweeps[index].isDone && !resync.hasWindow(index, in: 0..<record.dataBytes)
+            && tracking.isInitialised(plex) && tracking.pages[0].durableSequence > plexes[index].joinMark
+    }
+
     mutating func equalisedFlushed(everywhere: Bool) {
         resync.isEqualiseFlushing = false
         guard everywhere else {
@@ -221,13 +176,14 @@ extension Mirror {
             resync.flushRetryAt = now.nanoseconds + limits.resyncRetryNanoseconds
             return
         }
-        guard equalBelow == record.dataBytes else {
+        guard hasUnequal, resync.unequal.isEmpty else {
             pumpResync()
             return
         }
-        equalBelow = nil
-        record.pinned = nil
-        log(.resyncFinished, length: record.dataBytes, text: "all in-sync plexes are equal again")
+        endUnequal()
+        log(
+            .resyncFinished, length: resync.copied,
+            text: "\(resync.copied) bytes copied; all in-sync plexes are equal again")
         wantCommit()
     }
 
@@ -235,7 +191,7 @@ extension Mirror {
     mutating func promoteFlushed(_ plex: PlexIndex, succeeded: Bool) {
         resync.promoting.remove(plex)
         guard succeeded, recovering.contains(plex), phase == .running, !resync.unflushed.contains(plex),
-            resync.copiedBelow(plex) == record.dataBytes
+            isCopied(plex)
         else {
             pumpResync()
             return
@@ -243,7 +199,7 @@ extension Mirror {
         resync.promoting.insert(plex)
         record[plex].role = .inSync
         record[plex].cause = .none
-        record[plex].recoveryOffset = 0
+        record[plex].missedWriteMap = nil
         wantCommit()
     }
 
@@ -252,6 +208,32 @@ extension Mirror {
         resync.promoting.remove(plex)
         recovering.remove(plex)
         working.insert(plex)
-        log(.resyncFinished, plex: plex, length: resync.copied, text: "plex \(plex) is in sync")
+        closeUnusedMaps()
+        log(
+            .resyncFinished, plex: plex, length: resync.copied,
+            text: "\(resync.copied) bytes copied; plex \(plex) is in sync")
+        resync.sweeps[Int(plex.value)] = Sweep()
+    }
+
+    // MARK: plexes that may differ
+
+    /// From here on working plexes may differ in these regions.
+    mutating func beginUnequal(_ regions: RegionSet) {
+        if hasUnequal {
+            resync.sweeps[Resync.equaliser].todo.formUnion(regions)
+            resync.sweeps[Resync.equaliser].position = 0
+            resync.sweeps[Resync.equaliser].total = resync.unequal.population
+        } else {
+            resync.sweeps[Resync.equaliser] = Sweep(regions)
+            resync.isAnnounced = false
+        }
+        hasUnequal = true
+        if record.pinned.map({ !working.contains($0) }) ?? true { record.pinned = working.first }
+    }
+
+    mutating func endUnequal() {
+        hasUnequal = false
+        resync.sweeps[Resync.equaliser] = Sweep()
+        record.pinned = nil
     }
 }

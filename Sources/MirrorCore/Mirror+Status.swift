@@ -23,6 +23,8 @@ package struct MirrorStatus: Sendable {
         package var reason: String?
         package var isOpen: Bool
         package var isAtRisk: Bool
+        /// Regions that a join would copy; nil: it lacks none, or nobody counts.
+        package var missedRegions: Int?
     }
 
     package var state: State
@@ -41,7 +43,7 @@ extension Mirror {
         let regions = (record.dataBytes + record.regionBytes - 1) / record.regionBytes
         var status = MirrorStatus(
             state: .healthy, reason: nil, action: nil, record: record, isReadOnly: isReadOnly,
-            dirtyRegions: record.isClean ? 0 : regions, regions: regions, resync: resyncStatus(), plexes: [])
+            dirtyRegions: UInt64(tracking.intent.population), regions: regions, resync: resyncStatus(), plexes: [])
         for plex in record.configured.members { status.plexes.append(plexStatus(plex)) }
         judge(&status)
         return status
@@ -49,24 +51,23 @@ extension Mirror {
 
     private func resyncStatus() -> MirrorStatus.ResyncStatus? {
         guard !isReadOnly, isResyncNeeded else { return nil }
-        let total = record.dataBytes
-        var done = total
-        var target: PlexIndex?
-        recovering.forEach { plex in
-            let below = resync.copiedBelow(plex)
-            if below <= done {
-                done = below
-                target = target ?? plex
-            }
+        var slowest = hasUnequal ? Resync.equaliser : -1
+        for plex in recovering.members {
+            let index = Int(plex.value)
+            let isSlower = slowest < 0 || resync.sweeps[index].todo.population > resync.sweeps[slowest].todo.population
+            if isSlower { slowest = index }
         }
-        if let equalBelow { done = min(done, equalBelow) }
+        let sweep = resync.sweeps[slowest]
+        let target = slowest < PlexSet.capacity ? PlexIndex(slowest) : nil
+        let total = min(UInt64(max(sweep.total, sweep.todo.population)) * tracking.regionBytes, record.dataBytes)
+        let done = total - min(total, UInt64(sweep.todo.population) * tracking.regionBytes)
         let rate = resync.bytesPerSecond
         return MirrorStatus.ResyncStatus(
             plex: target, done: done, total: total, bytesPerSecond: rate,
             etaSeconds: rate > 0 ? (total - done + rate - 1) / rate : nil, isPaused: resync.blockedAt != nil,
-            reason: equalBelow != nil
-                ? "in-sync plexes may differ after an unclean stop or an error on all of them: everything is copied from plex \(record.pinned?.description ?? "?")"
-                : "full copy")
+            reason: target.map { "copies \(copyReason($0)) to plex \($0)" }
+                ?? "in-sync plexes may differ in the dirty regions, after an unclean stop or an error on all of them: these are copied from plex \(record.pinned?.description ?? "?")"
+        )
     }
 
     private func plexStatus(_ plex: PlexIndex) -> MirrorStatus.PlexStatus {
@@ -97,7 +98,15 @@ extension Mirror {
         return MirrorStatus.PlexStatus(
             index: plex, member: member, state: state, reason: reason,
             isOpen: plexes[Int(plex.value)].attachment != nil,
-            isAtRisk: isAtRisk)
+            isAtRisk: isAtRisk, missedRegions: missedRegions(plex))
+    }
+
+    /// What is in its map, or will be when intent bits are cleared.
+    private func missedRegions(_ plex: PlexIndex) -> Int? {
+        if recovering.contains(plex) { return resync.sweeps[Int(plex.value)].todo.population }
+        guard let slot = record[plex].missedWriteMap?.slot, var map = tracking.maps[Int(slot)] else { return nil }
+        map.formUnion(tracking.intent)
+        return map.population
     }
 
     private func judge(_ status: inout MirrorStatus) {

@@ -409,7 +409,7 @@ extension Mirror {
         }
         switch purpose {
         case .open: openFlushed()
-        case .clean: cleanFlushFinished(everywhere: failed.isEmpty)
+        case .clean: cleaningFlushed(good: good)
         case .stop: stopFlushed(good: good, everywhere: failed.isEmpty)
         case .promote: if let plex { promoteFlushed(plex, succeeded: good.contains(plex)) }
         case .equalised: equalisedFlushed(everywhere: working.isSubset(of: good))

@@ -33,9 +33,9 @@ package enum Effect: Sendable, BitwiseCopyable {
 /// Feed `handle`, then take effects with `nextEffect` until there are none. The driver guarantees that
 /// every submitted operation completes exactly once and that buffers stay untouched until then (R14).
 ///
-/// One file per concern: `Mirror+Requests` (admission, lock, gate), `+Read`, `+Write` (fan-out and
-/// acknowledgement), `+Failure` (expelling), `+Commit` (the record), `+Resync`, `+Commands`, `+Events`,
-/// `+Status`.
+/// One file per concern: `Mirror+Requests` (admission, lock), `+Intent` (dirty before data), `+Pages` (writing the
+/// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling),
+/// `+Commit` (the record), `+Joining` (who is copied to, and how much), `+Resync`, `+Commands`, `+Events`, `+Status`.
 package struct Mirror: ~Copyable {
     enum Phase: UInt8 {
         case opening, running, stopping, stopped
@@ -61,10 +61,13 @@ package struct Mirror: ~Copyable {
     /// Every plex that some disk may list as in sync. A write that one of these lacks is not
     /// acknowledged (R2).
     var possibleInSync: PlexSet
-    /// Below this offset all working plexes are equal; nil: everywhere. Above it they may differ after a
-    /// crash, and reads come from `record.pinned` (R7).
-    var equalBelow: UInt64?
+    /// Of the last record that all plexes in use have.
+    var durableEpoch: UInt64
+    /// Working plexes may differ in the regions of `resync.unequal`; reads there come from `record.pinned` (R7).
+    var hasUnequal = false
 
+    var tracking: WriteTracking
+    var cleaner: Cleaner
     var commit = RecordCommit()
     var gate = Gate.clean
     var locks: RangeLock
@@ -80,8 +83,6 @@ package struct Mirror: ~Copyable {
     var clientRequestsInFlight = 0
     var isOpenFlushed = false
     var isStoppedTold = false
-    /// The flush before a clean mark is on its way; its answer counts for nothing written since.
-    var isCleanFlushOut = false
     var isSuspended = false
     /// Error counters changed since the last record.
     var hasNewCounters = false
@@ -116,6 +117,7 @@ package struct Mirror: ~Copyable {
         record = assembly.record
         plexes = Array(repeating: Plex(), count: PlexSet.capacity)
         possibleInSync = assembly.record.inSync
+        durableEpoch = assembly.record.epoch
         let slotCount = limits.requests + limits.internalRequests
         precondition(slotCount < 65_536)
         locks = RangeLock(capacity: slotCount)
@@ -124,6 +126,10 @@ package struct Mirror: ~Copyable {
         granted.reserveCapacity(slotCount)
         outbox.reserveCapacity(slotCount * 4)
         resync = Resync(windows: limits.resyncWindowsIdle)
+        tracking = WriteTracking(
+            regionBytes: assembly.record.regionBytes, dataBytes: assembly.record.dataBytes,
+            bitsPerPage: limits.bitsPerPage, writesInFlight: limits.pageWrites)
+        cleaner = Cleaner(regions: tracking.regionCount)
         eventLog = EventLog(capacity: limits.eventRing, recent: recentEvents)
         adopt(assembly)
     }
@@ -143,6 +149,7 @@ package struct Mirror: ~Copyable {
         case .command(let id, let command): accept(id, command)
         case .tick: tick()
         }
+        pumpPages()
         beginCommitIfWanted()
     }
 
@@ -168,8 +175,7 @@ package struct Mirror: ~Copyable {
 
     /// Whether all working plexes are known to agree on the range.
     func isEqual(offset: UInt64, length: UInt64) -> Bool {
-        guard let equalBelow else { return true }
-        return offset + length <= equalBelow
+        !hasUnequal || !resync.unequal.containsAny(of: tracking.regions(offset, length))
     }
 
     private mutating func complete(_ tag: DiskTag, _ result: DiskResult) {
@@ -179,6 +185,7 @@ package struct Mirror: ~Copyable {
         case .commit: commitCompleted(tag, result)
         case .eventLog: eventLogCompleted(tag, result)
         case .detach: detachCompleted(tag, result)
+        case .bitmap: pageCompleted(tag, result)
         }
         releaseIfIdle(tag.plex)
     }
@@ -198,16 +205,11 @@ package struct Mirror: ~Copyable {
     }
 }
 
-/// Whether the superblocks say that no write is in flight. Until regions have bits of their own the whole
-/// mirror is one region (R1, R6).
+/// Whether the superblocks say that the mirror was stopped in good order.
 enum Gate: Equatable {
     /// On disk: clean. A write must wait for `marking`.
     case clean
     /// The dirty mark is on its way; writes wait for this round of the record.
     case marking(ticket: UInt64)
     case dirty
-    /// Idle; flushing before the clean mark. A write that comes now cancels it.
-    case flushing
-    /// The clean mark is on its way; writes wait.
-    case cleaning(ticket: UInt64)
 }

@@ -49,4 +49,22 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case failedReturnsInSync
     /// Marked clean at stop without a flush.
     case cleanWithoutFlush
+    /// An intent bit counts when one plex has it.
+    case intentOnOnePlex
+    /// Intent bits are cleared without a flush.
+    case clearWithoutFlush
+    /// An intent bit is cleared although a write is in flight in its region.
+    case clearInFlight
+    /// An intent bit is cleared although its region was written to after the flush.
+    case clearTouched
+    /// Intent bits are cleared while a plex is absent, and not counted for it (md c3ec4d60).
+    case clearWhileDegraded
+    /// Intent bits are cleared before the missed-write maps that take them over are durable.
+    case clearBeforeMove
+    /// A disk that was set back to an earlier state is trusted to have what it had when it left (md 2006).
+    case deltaWithoutEvidence
+    /// What a returning disk wrote on its own is not copied back.
+    case joinForgetsOwnChanges
+    /// A plex that joins gets what its map says, and not what is still under intent bits.
+    case joinForgetsIntent
 }

@@ -6,15 +6,18 @@ package struct Attachment: Sendable {
     package var layout: Layout
     /// Of the last superblock written to it; the next one is one higher.
     package var sequence: UInt64
+    /// How much has to be copied when it joins.
+    package var basis: JoinBasis
 
-    package init(uuid: PlexUUID, layout: Layout, sequence: UInt64) {
+    package init(uuid: PlexUUID, layout: Layout, sequence: UInt64, basis: JoinBasis) {
         self.uuid = uuid
         self.layout = layout
         self.sequence = sequence
+        self.basis = basis
     }
 
-    package init(_ superblock: Superblock) {
-        self.init(uuid: superblock.plex, layout: superblock.layout, sequence: superblock.sequence)
+    package init(_ superblock: Superblock, basis: JoinBasis) {
+        self.init(uuid: superblock.plex, layout: superblock.layout, sequence: superblock.sequence, basis: basis)
     }
 }
 
@@ -39,20 +42,26 @@ struct Plex {
     var eventLogWritten: UInt64 = 0
     var eventWriteInFlight = false
     var eventLogDisabled = false
+    /// What is copied to it, and why; nil unless it is being rebuilt.
+    var copyReason: String?
+    /// A page of the bitmap with a higher sequence must be on all plexes before this one is promoted.
+    var joinMark: UInt64 = 0
 }
 
 extension Assembly {
     /// The plexes whose disks the mirror will use; all others stay closed.
-    package var participants: PlexSet { current.union(behind).union(recovering) }
+    package var participants: PlexSet { current.union(behind).union(recovering).union(returning) }
 }
 
 extension Mirror {
     /// Takes the plexes of an assembly over and asks for the record that opens the mirror, if one is needed.
     mutating func adopt(_ assembly: Assembly) {
         working = assembly.current
-        let isUnclean = !record.isClean
-        let mustEqualise = isUnclean && working.count > 1
-        if isUnclean, record.pinned.map({ !working.contains($0) }) ?? true { record.pinned = working.first }
+        adoptPages(assembly)
+        // Bits beside a clean mark can't be; they are believed all the same.
+        let isUnclean = !record.isClean || !tracking.intent.isEmpty
+        let mustEqualise = !tracking.intent.isEmpty && working.count > 1
+        if mustEqualise, record.pinned.map({ !working.contains($0) }) ?? true { record.pinned = working.first }
         if isReadOnly {
             // Nothing may be written, so plexes that may differ can't be made equal: one answers for all.
             if mustEqualise, let pinned = record.pinned { working = PlexSet(pinned) }
@@ -63,41 +72,73 @@ extension Mirror {
         for plex in assembly.participants.members { attach(plex, assembly) }
         // A plex that is trusted again is not at risk for what it said in an earlier life; the counters stay.
         for plex in working.members { record[plex].cause = .none }
-        if mustEqualise { equalBelow = 0 } else { record.pinned = nil }
-        gate = isUnclean ? .dirty : .clean
+        if mustEqualise { beginUnequal(tracking.intent) } else { record.pinned = nil }
+        let isMisleading = record.isClean && !tracking.intent.isEmpty
+        if isMisleading { record.isClean = false }
+        gate = record.isClean ? .clean : .dirty
+        missAtOpen(assembly.missing)
         joinAtOpen(assembly)
-        if !assembly.missing.isEmpty {
-            for plex in assembly.missing.members {
-                record[plex].role = .stale
-                record[plex].cause = FailureCause(operation: .absence, time: now.unixNanoseconds)
-            }
-            commit.beginGeneration(.startedDegraded)
-            log(.startedDegraded, text: "started without plex \(list(assembly.missing))")
-        }
-        for plex in record.plexes(in: .recovering).subtracting(joining).members { record[plex].role = .stale }
-        if mustEqualise || commit.wantsGeneration || !joining.isEmpty { wantCommit() }
-        openStep()
+        if mustEqualise || isMisleading || commit.wantsGeneration || !joining.isEmpty { wantCommit() }
+        openStep(isUnclean: isUnclean)
     }
 
-    /// Plexes that are behind or half rebuilt take part as targets of the resync.
+    private mutating func adoptPages(_ assembly: Assembly) {
+        let found = working.members.compactMap { plex in assembly.found[plex]?.pages.map { (plex, $0) } }
+        if found.count < working.count, !record.isClean {
+            // Of a disk whose bitmap was not read nothing is known.
+            tracking.insertIntent(0..<tracking.regionCount)
+        }
+        tracking.adopt(found, maps: record.members.compactMap(\.missedWriteMap), isClean: record.isClean)
+    }
+
+    /// Plexes that the record lists in sync and that are not there: they begin to miss writes now.
+    private mutating func missAtOpen(_ missing: PlexSet) {
+        for plex in record.plexes(in: .recovering).members where plexes[Int(plex.value)].attachment == nil {
+            record[plex].role = .stale
+            goOnCounting(plex, epoch: record.epoch)
+        }
+        guard !missing.isEmpty else { return }
+        for plex in missing.members {
+            record[plex].role = .stale
+            record[plex].cause = FailureCause(operation: .absence, time: now.unixNanoseconds)
+            startCounting(plex, epoch: record.epoch)
+        }
+        commit.beginGeneration(.startedDegraded)
+        log(.startedDegraded, text: "started without plex \(list(missing))")
+    }
+
+    /// Plexes that are behind, half rebuilt, or back again take part as targets of the resync.
     private mutating func joinAtOpen(_ assembly: Assembly) {
-        for plex in assembly.behind.members {
-            record[plex].role = .recovering
-            record[plex].recoveryOffset = 0
-            commit.beginGeneration(.memberBehind)
-        }
-        joining = assembly.behind.union(assembly.recovering)
+        joining = assembly.behind.union(assembly.recovering).union(assembly.returning)
         for plex in joining.members {
-            // The offset is the truth only if the mirror was stopped in good order and the plex was there:
-            // then everything below it is copied and every later write went to it as well.
-            let isContinued = record.isClean && assembly.found[plex]?.record.epoch == record.epoch
-            if !isContinued { record[plex].recoveryOffset = 0 }
+            guard let found = assembly.found[plex] else { continue }
+            var basis = JoinBasis(found.superblock, found.pages, joining: record)
+            if assembly.behind.contains(plex) {
+                basis = basisOfBehind(basis)
+                startCounting(plex, epoch: 0)
+                commit.beginGeneration(.memberBehind)
+            } else if assembly.recovering.contains(plex) {
+                // It took part until the end: its disk must be as new as the others'.
+                goOnCounting(plex, epoch: record[plex].missedWriteMap?.epoch ?? 0)
+            } else {
+                log(.plexReturned, plex: plex, text: "plex \(plex) is back")
+            }
+            record[plex].role = .recovering
+            planCopy(plex, basis)
         }
+    }
+
+    /// A plex that the record lists in sync and whose own superblock is older: power failed while the record was being
+    /// written, or its disk was set back. If its own record calls it in sync, and its bitmap is as new as
+    /// the others', it lacks nothing but what is under intent bits.
+    private func basisOfBehind(_ basis: JoinBasis) -> JoinBasis {
+        guard case .evidence(let evidence) = basis, !evidence.listsItselfInSync else { return basis }
+        return .everything("its own superblock does not call it in sync")
     }
 
     private mutating func attach(_ plex: PlexIndex, _ assembly: Assembly) {
         guard let found = assembly.found[plex] else { preconditionFailure("a participant was not found") }
-        plexes[Int(plex.value)].attachment = Attachment(found.superblock)
+        plexes[Int(plex.value)].attachment = Attachment(found.superblock, basis: .everything("it was in use"))
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
     }
 

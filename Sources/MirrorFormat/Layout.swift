@@ -44,8 +44,12 @@ package struct Layout: Sendable, Equatable {
     package static let minimumRegionBytes: UInt64 = 64 << 10
     package static let maximumRegionBytes: UInt64 = 64 << 20
     package static let defaultRegionBytes: UInt64 = 1 << 20
+    /// The finest region that the format carries; `create` makes none below `minimumRegionBytes`.
+    package static let finestRegionBytes: UInt64 = 4096
+    /// 2^24 bits are 2 MiB for the bitmap and 14 MiB for the maps, in memory too: 1 TiB at 64 KiB, 16 TiB at 1 MiB.
+    package static let maximumRegions: UInt64 = 1 << 24
     /// 4 KiB less the page header of 64 bytes, in bits.
-    package static let bitsPerBitmapPage: UInt64 = (4096 - 64) * 8
+    package static let bitsPerBitmapPage = UInt64(BitmapPage.bitCount)
     package static let minimumDataBytes: UInt64 = 1 << 20
 
     package let diskBytes: UInt64
@@ -72,7 +76,7 @@ package struct Layout: Sendable, Equatable {
         func fits(_ blocks: UInt64) -> Bool {
             let dataBytes = blocks * blockBytes
             let region = regionBytes ?? defaultRegion(forData: dataBytes)
-            guard isRegion(region) else { return false }
+            guard isRegion(region), dataBytes / region < maximumRegions else { return false }
             return neededBytes(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes).map { $0 <= usable }
                 ?? false
         }
@@ -96,15 +100,34 @@ package struct Layout: Sendable, Equatable {
     /// - Throws: `LayoutError`.
     package init(diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64?, spareBytes: UInt64?) throws(LayoutError) {
         let region = regionBytes ?? Self.defaultRegion(forData: dataBytes)
-        guard Self.isRegion(region) else { throw .regionSizeInvalid(region) }
+        guard Self.isRegion(region), dataBytes / region < Self.maximumRegions else { throw .regionSizeInvalid(region) }
+        try self.init(
+            diskBytes: diskBytes, dataBytes: dataBytes, region: region, spareBytes: spareBytes,
+            bitsPerPage: Self.bitsPerBitmapPage)
+    }
+
+    /// For the simulator, which needs many regions and several pages on a disk of some blocks.
+    package init(
+        tinyDisk diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64, bitsPerPage: UInt64
+    ) throws(LayoutError) {
+        try self.init(
+            diskBytes: diskBytes, dataBytes: dataBytes, region: regionBytes, spareBytes: 0, bitsPerPage: bitsPerPage)
+    }
+
+    private init(
+        diskBytes: UInt64, dataBytes: UInt64, region: UInt64, spareBytes: UInt64?, bitsPerPage: UInt64
+    ) throws(LayoutError) {
         let usable = Self.usableBytes(ofDisk: diskBytes)
-        let needed = Self.neededBytes(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes)
+        let needed = Self.neededBytes(
+            dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes, bitsPerPage: bitsPerPage)
         guard let needed, dataBytes % Self.blockBytes == 0, usable >= needed else {
             throw .diskTooSmall(diskBytes: diskBytes, neededBytes: needed ?? .max)
         }
         var offset = usable - (needed - dataBytes)
         var areas: [Area] = []
-        for (kind, length) in Self.privateLengths(dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes) {
+        for (kind, length) in Self.privateLengths(
+            dataBytes: dataBytes, regionBytes: region, spareBytes: spareBytes, bitsPerPage: bitsPerPage)
+        {
             areas.append(Area(kind: kind, offset: offset, length: length))
             offset += length
         }
@@ -130,23 +153,33 @@ package struct Layout: Sendable, Equatable {
         return region
     }
 
+    /// Whether a superblock may claim this: the number of regions bounds what a reader allocates.
+    static func canRead(regionBytes: UInt64, dataBytes: UInt64) -> Bool {
+        regionBytes.nonzeroBitCount == 1 && regionBytes >= finestRegionBytes && regionBytes <= maximumRegionBytes
+            && dataBytes > 0 && dataBytes / regionBytes < maximumRegions
+    }
+
     private static func isRegion(_ bytes: UInt64) -> Bool {
         bytes.nonzeroBitCount == 1 && bytes >= minimumRegionBytes && bytes <= maximumRegionBytes
     }
 
     /// Data and private area together; nil where a wish is beyond 2^62 bytes: the sums could overflow.
-    private static func neededBytes(dataBytes: UInt64, regionBytes: UInt64, spareBytes: UInt64?) -> UInt64? {
+    private static func neededBytes(
+        dataBytes: UInt64, regionBytes: UInt64, spareBytes: UInt64?, bitsPerPage: UInt64 = bitsPerBitmapPage
+    ) -> UInt64? {
         guard dataBytes <= 1 << 62, spareBytes ?? 0 <= 1 << 62 else { return nil }
-        return privateLengths(dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: spareBytes)
-            .reduce(dataBytes) { $0 + $1.1 }
+        return privateLengths(
+            dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: spareBytes, bitsPerPage: bitsPerPage
+        )
+        .reduce(dataBytes) { $0 + $1.1 }
     }
 
     /// The areas from the lowest offset to the end of the disk.
     private static func privateLengths(
-        dataBytes: UInt64, regionBytes: UInt64, spareBytes: UInt64?
+        dataBytes: UInt64, regionBytes: UInt64, spareBytes: UInt64?, bitsPerPage: UInt64
     ) -> [(AreaKind, UInt64)] {
         let regions = (dataBytes + regionBytes - 1) / regionBytes
-        let bitmap = max(1, (regions + bitsPerBitmapPage - 1) / bitsPerBitmapPage) * blockBytes
+        let bitmap = max(1, (regions + bitsPerPage - 1) / bitsPerPage) * blockBytes
         let isSmall = dataBytes < 1 << 30
         let remap: UInt64 = isSmall ? 16 << 10 : 256 << 10
         let log: UInt64 = isSmall ? 64 << 10 : 1 << 20
@@ -158,6 +191,24 @@ package struct Layout: Sendable, Equatable {
     }
 
     private static func roundUp(_ bytes: UInt64) -> UInt64 { (bytes + blockBytes - 1) & ~(blockBytes - 1) }
+
+    /// Where page `index` of sheet 0 (the intent bitmap) through 7 (missed-write map 6) lies on the disk.
+    package func pageOffset(sheet: Int, index: Int) -> UInt64 {
+        guard let bitmap = area(.intentBitmap), let maps = area(.missedWriteMaps) else {
+            preconditionFailure("a layout without bitmap is not sound")
+        }
+        precondition(UInt64(index) < bitmap.length / Self.blockBytes && UInt64(sheet) <= Self.missedWriteMapCount)
+        let page = UInt64(index) * Self.blockBytes
+        return sheet == 0 ? bitmap.offset + page : maps.offset + UInt64(sheet - 1) * bitmap.length + page
+    }
+
+    /// The maps are as long as seven bitmaps, and the bitmap has a bit for each region.
+    var hasRoomForMaps: Bool {
+        guard let bitmap = area(.intentBitmap), let maps = area(.missedWriteMaps) else { return false }
+        let bits = bitmap.length / Self.blockBytes * Self.bitsPerBitmapPage
+        return bits >= regionCount && maps.length / Self.missedWriteMapCount == bitmap.length
+            && maps.length % Self.missedWriteMapCount == 0
+    }
 
     /// Whether every area lies behind the data, on the disk, aligned, and apart from all others. A decoded
     /// superblock is trusted only if this holds.

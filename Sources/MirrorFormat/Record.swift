@@ -4,7 +4,7 @@ package enum Role: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case absent = 0
     /// Holds every acknowledged write.
     case inSync = 1
-    /// Being rebuilt; nothing may be read from it. Everything below the recovery offset is copied.
+    /// Being rebuilt; nothing may be read from it. Its missed-write map says what is still to be copied.
     case recovering = 2
     /// Was in sync and has missed writes since.
     case stale = 3
@@ -47,14 +47,40 @@ package struct FailureCause: Sendable, Hashable, BitwiseCopyable {
     package static let none = FailureCause(operation: .none)
 }
 
+/// Where the regions are counted that a plex misses, and what its disk must show for that count to hold.
+///
+/// The plex misses every region in this map and every region whose intent bit is set, and no other, provided
+/// that its disk is in the state in which it left: see `PlexEvidence` in MirrorCore.
+package struct MissedWriteMap: Sendable, Hashable, BitwiseCopyable {
+    /// Which of the seven maps; 0 through 6.
+    package var slot: UInt8
+    /// Drawn at random when the count began; the map's pages carry it. A page with another number was not
+    /// written since: it stands for `startsFull`.
+    package var id: UInt64
+    /// Every region counts as missed until a page says otherwise: for a disk that is copied in full.
+    package var startsFull: Bool
+    /// The epoch of the last record that the plex surely has.
+    package var epoch: UInt64
+    /// The number of the last page write that cleared a bit when the plex left. A disk without any page as new
+    /// as that was set back to an earlier state.
+    package var lastClear: UInt64
+
+    package init(slot: UInt8, id: UInt64, startsFull: Bool, epoch: UInt64, lastClear: UInt64) {
+        self.slot = slot
+        self.id = id
+        self.startsFull = startsFull
+        self.epoch = epoch
+        self.lastClear = lastClear
+    }
+}
+
 /// One plex as all superblocks of the mirror describe it.
 package struct Member: Sendable, Hashable, BitwiseCopyable {
     package var uuid: PlexUUID
     package var role: Role
-    /// Which missed-write map counts this plex's missed regions; nil: none, a join copies everything.
-    package var missedWriteMap: UInt8?
+    /// Nil: nothing is missed, or nobody counts and a join copies everything.
+    package var missedWriteMap: MissedWriteMap?
     package var cause: FailureCause
-    package var recoveryOffset: UInt64
     package var readErrors: UInt64
     package var writeErrors: UInt64
     package var corrected: UInt64
@@ -65,7 +91,6 @@ package struct Member: Sendable, Hashable, BitwiseCopyable {
         self.role = role
         missedWriteMap = nil
         cause = .none
-        recoveryOffset = 0
         readErrors = 0
         writeErrors = 0
         corrected = 0

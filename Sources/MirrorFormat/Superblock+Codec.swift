@@ -3,8 +3,10 @@ internal import Bytes
 /// Encoding and decoding of the 4 KiB described at `Superblock`.
 ///
 /// Member, 88 bytes: 16 plex UUID, 1 role, 1 missed-write map (255: none), 1 failed operation, 1 zero,
-/// 4 error number, 8 offset of the failure, 8 time of it, 8 recovery offset, 8 read errors, 8 write errors,
+/// 4 error number, 8 offset of the failure, 8 time of it, 8 zero, 8 read errors, 8 write errors,
 /// 8 corrected, 8 spared, 8 zero.
+///
+/// Missed-write map of a member, 32 bytes: 8 id, 8 epoch, 8 last clear, 1 starts full (0 or 1), 7 zero.
 ///
 /// Past generation, 48 bytes: 16 generation, 8 epoch, 8 end time, 1 reason, 1 in-sync set, 14 zero.
 extension Superblock {
@@ -14,7 +16,10 @@ extension Superblock {
     private static let memberBytes = 88
     private static let historyTable = 1472
     private static let historyBytes = 48
+    private static let mapTable = 2240
+    private static let mapBytes = 32
     private static let noPlex: UInt8 = 255
+    private static let noMap: UInt8 = 255
 
     /// Writes copy number `copy` into the first 4,096 bytes of `bytes`.
     package func encode(copy: Int, into bytes: inout MutableRawSpan) {
@@ -23,6 +28,7 @@ extension Superblock {
         bytes.storeLittleEndian(Self.magic, at: 0)
         bytes.storeLittleEndian(Self.formatMajor, at: 8)
         bytes.storeLittleEndian(Self.formatMinor, at: 10)
+        bytes.storeLittleEndian(tracksWrites ? Self.writeTracking : 0, at: 32)
         bytes.storeLittleEndian(UInt8(copy), at: 40)
         bytes.storeLittleEndian(UInt8(layout.areas.count), at: 41)
         bytes.storeLittleEndian(UInt8(record.members.count), at: 42)
@@ -67,16 +73,21 @@ extension Superblock {
             let base = Self.memberTable + index * Self.memberBytes
             bytes.store(member.uuid.bits, at: base)
             bytes.storeLittleEndian(member.role.rawValue, at: base + 16)
-            bytes.storeLittleEndian(member.missedWriteMap ?? 255, at: base + 17)
+            bytes.storeLittleEndian(member.missedWriteMap?.slot ?? Self.noMap, at: base + 17)
             bytes.storeLittleEndian(member.cause.operation.rawValue, at: base + 18)
             bytes.storeLittleEndian(member.cause.errorNumber, at: base + 20)
             bytes.storeLittleEndian(member.cause.offset, at: base + 24)
             bytes.storeLittleEndian(member.cause.time, at: base + 32)
-            bytes.storeLittleEndian(member.recoveryOffset, at: base + 40)
             bytes.storeLittleEndian(member.readErrors, at: base + 48)
             bytes.storeLittleEndian(member.writeErrors, at: base + 56)
             bytes.storeLittleEndian(member.corrected, at: base + 64)
             bytes.storeLittleEndian(member.spared, at: base + 72)
+            guard let map = member.missedWriteMap else { continue }
+            let entry = Self.mapTable + index * Self.mapBytes
+            bytes.storeLittleEndian(map.id, at: entry)
+            bytes.storeLittleEndian(map.epoch, at: entry + 8)
+            bytes.storeLittleEndian(map.lastClear, at: entry + 16)
+            bytes.storeLittleEndian(UInt8(map.startsFull ? 1 : 0), at: entry + 24)
         }
         for (index, past) in record.history.enumerated() {
             let base = Self.historyTable + index * Self.historyBytes
@@ -111,13 +122,14 @@ extension Superblock {
         let areas = try Self.decodeAreas(bytes)
         let dataBytes = bytes.loadLittleEndian(at: 152, as: UInt64.self)
         let regionBytes = bytes.loadLittleEndian(at: 168, as: UInt64.self)
-        guard regionBytes.nonzeroBitCount == 1, regionBytes >= Layout.minimumRegionBytes,
-            regionBytes <= Layout.maximumRegionBytes, dataBytes > 0
-        else { throw .inconsistent("region or data size") }
-        layout = Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes, areas: areas)
-        guard layout.isSound, layout.area(.superblocks) != nil, layout.area(.eventLog) != nil else {
-            throw .inconsistent("areas")
+        guard Layout.canRead(regionBytes: regionBytes, dataBytes: dataBytes) else {
+            throw .inconsistent("region or data size")
         }
+        layout = Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes, areas: areas)
+        guard layout.isSound, layout.area(.superblocks) != nil, layout.area(.eventLog) != nil,
+            layout.hasRoomForMaps
+        else { throw .inconsistent("areas") }
+        tracksWrites = bytes.loadLittleEndian(at: 32, as: UInt64.self) & Self.writeTracking != 0
         plex = PlexUUID(bytes.loadUUID(at: 72))
         sequence = bytes.loadLittleEndian(at: 48, as: UInt64.self)
         let host = try bytes.loadText(at: 232, count: 64)
@@ -184,12 +196,10 @@ extension Superblock {
                 let operation = FailedOperation(rawValue: bytes.loadLittleEndian(at: base + 18))
             else { throw .inconsistent("member \(index)") }
             var member = Member(uuid: PlexUUID(bytes.loadUUID(at: base)), role: role)
-            let map = bytes.loadLittleEndian(at: base + 17, as: UInt8.self)
-            member.missedWriteMap = map == 255 ? nil : map
+            member.missedWriteMap = try decodeMap(bytes, index, slot: bytes.loadLittleEndian(at: base + 17))
             member.cause = FailureCause(
                 operation: operation, errorNumber: bytes.loadLittleEndian(at: base + 20),
                 offset: bytes.loadLittleEndian(at: base + 24), time: bytes.loadLittleEndian(at: base + 32))
-            member.recoveryOffset = bytes.loadLittleEndian(at: base + 40)
             member.readErrors = bytes.loadLittleEndian(at: base + 48)
             member.writeErrors = bytes.loadLittleEndian(at: base + 56)
             member.corrected = bytes.loadLittleEndian(at: base + 64)
@@ -197,6 +207,18 @@ extension Superblock {
             members.append(member)
         }
         return members
+    }
+
+    private static func decodeMap(
+        _ bytes: RawSpan, _ index: Int, slot: UInt8
+    ) throws(SuperblockError) -> MissedWriteMap? {
+        guard slot != noMap else { return nil }
+        let entry = mapTable + index * mapBytes
+        let start = bytes.loadLittleEndian(at: entry + 24, as: UInt8.self)
+        guard UInt64(slot) < Layout.missedWriteMapCount, start <= 1 else { throw .inconsistent("map of \(index)") }
+        return MissedWriteMap(
+            slot: slot, id: bytes.loadLittleEndian(at: entry), startsFull: start == 1,
+            epoch: bytes.loadLittleEndian(at: entry + 8), lastClear: bytes.loadLittleEndian(at: entry + 16))
     }
 
     private static func decodeHistory(_ bytes: RawSpan) throws(SuperblockError) -> [PastGeneration] {

@@ -7,7 +7,7 @@
 /// | offset | bytes | field |
 /// |---|---|---|
 /// | 0 | 8 | magic `PLEXUSSB` |
-/// | 8 | 2, 2 | format major (1), minor (0) |
+/// | 8 | 2, 2 | format major (1), minor (1) |
 /// | 12 | 4 | CRC-32C of the mirror UUID, the copy's byte offset on the disk, and these 4,096 bytes with this field zero |
 /// | 16 | 8, 8, 8 | feature words: compatible, read-only compatible, incompatible |
 /// | 40 | 1 | copy index |
@@ -29,13 +29,18 @@
 /// | 384 | 12 x 24 | areas: 4 kind, 4 zero, 8 offset, 8 length |
 /// | 704 | 8 x 88 | members, see `Superblock+Codec` |
 /// | 1472 | 16 x 48 | past generations, newest first |
+/// | 2240 | 8 x 32 | missed-write maps of the members |
 package struct Superblock: Sendable, Equatable {
     package static let byteCount = 4096
     package static let magic: UInt64 = 0x4253_5355_5845_4C50  // "PLEXUSSB", read little-endian
     package static let formatMajor: UInt16 = 1
-    package static let formatMinor: UInt16 = 0
+    package static let formatMinor: UInt16 = 1
     package static let maximumNameBytes = 63
-    package static let knownIncompatible: UInt64 = 0
+    /// Incompatible feature 0: the intent bitmap and the missed-write maps are kept. Software that does not know
+    /// it would write without setting bits. A superblock without it was written by such software: after an
+    /// unclean stop everything counts as dirty, and nobody knows what an absent plex missed.
+    package static let writeTracking: UInt64 = 1
+    package static let knownIncompatible: UInt64 = writeTracking
     package static let knownReadOnlyCompatible: UInt64 = 0
 
     package var record: Record
@@ -45,6 +50,8 @@ package struct Superblock: Sendable, Equatable {
     package var writer: Writer
     /// A feature is set that this version does not know and that forbids writing.
     package var mustStayReadOnly = false
+    /// See `writeTracking`.
+    package var tracksWrites = true
 
     /// Who wrote it: for the reader's eyes, no decision depends on it.
     package struct Writer: Sendable, Equatable {

@@ -4,7 +4,7 @@ package enum Fault: Int, CaseIterable, Sendable {
     case shortTransfer, zeroTransfer, hang, blip
     case vanish, vanishForGood, badSectors
     case powerLoss, kill, cleanStop, crashAtOpen
-    case absentAtStart, rollBack, damagedSuperblock, clone, readOnlyStart, splitBrain
+    case absentAtStart, rollBack, damagedSuperblock, damagedPage, clone, readOnlyStart, splitBrain
     case offline, breakOff, remove, join
 
     package var name: String { "\(self)" }
@@ -27,6 +27,7 @@ struct Profile {
     var plexes = 2
     var dataBlocks = 32
     var windowBlocks = 8
+    var regionBlocks = 4
     var starts = 3
     var depth = 4
     var requestsPerStart = 120
@@ -53,6 +54,12 @@ struct Profile {
         plexes = [2, 2, 2, 3, 3, 4][random.below(6)]
         dataBlocks = random.within(12...48)
         windowBlocks = [4, 4, 8, 16][random.below(4)]
+        regionBlocks = [1, 1, 2, 4, 8, 16][random.below(6)]
+        if random.chance(60) {
+            // More than one page of the bitmap.
+            dataBlocks = random.within(64...150)
+            regionBlocks = 1
+        }
         starts = random.within(2...6)
         depth = [1, 2, 4, 8, 16][random.below(5)]
         requestsPerStart = random.within(10...150)

@@ -11,6 +11,8 @@ enum Geometry {
     static let sectorsPerBlock = 8
     static let blockBytes = 4096
     static let cellBits: UInt32 = 12
+    /// A bitmap of more than one page on a disk of some dozen blocks.
+    static let bitsPerPage = 64
 
     /// The cell that starts at the byte; nil where no cell starts.
     static func cell(atByte byte: Int) -> Int? {

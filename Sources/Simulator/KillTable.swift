@@ -47,6 +47,15 @@ extension Mutant {
         case .breakWithoutDrain: "39: ZFS #7865"
         case .failedReturnsInSync: "5, 45: dm-raid1, SPDK #3497"
         case .cleanWithoutFlush: "33: DRBD f4acb16fb"
+        case .intentOnOnePlex: "25: DRBD b46379422"
+        case .clearWithoutFlush: "19: md LR cff18e5f"
+        case .clearInFlight: "33: DRBD f4acb16fb"
+        case .clearTouched: "57: a mirror on ublk"
+        case .clearWhileDegraded: "14: md LR c3ec4d60"
+        case .clearBeforeMove: "30: DRBD 3cb0ba6d1"
+        case .deltaWithoutEvidence: "7: md 2006 msg05742"
+        case .joinForgetsOwnChanges: "9, 10: ZFS #14640, bcachefs #579"
+        case .joinForgetsIntent: "46: QEMU 0f51f9c342"
         }
     }
 }

@@ -1,3 +1,4 @@
+internal import MirrorCore
 internal import MirrorFormat
 
 /// A disk with a volatile cache in front of its medium.
@@ -41,6 +42,8 @@ struct SimulatedDisk {
         var medium: [UInt32]
         var superblocks: [UInt8]
         var head: Superblock
+        var pages: FoundPages?
+        var pageBytes: [[UInt8]]
     }
 
     let number: Int
@@ -51,6 +54,11 @@ struct SimulatedDisk {
     private(set) var order: UInt64 = 0
     /// The last 64 KiB.
     private(set) var superblocks: [UInt8]
+    /// The intent bitmap and the missed-write maps as a reader would find them; nil: never formatted.
+    private(set) var pages: FoundPages?
+    private var pageBytes: [[UInt8]]
+    /// Somebody wrote to it without the mirror.
+    private(set) var isScribbled = false
     /// The newest superblock that a reader would find.
     private(set) var head: Superblock? { didSet { summary = head.map(Summary.init) } }
     private(set) var summary: Summary?
@@ -78,6 +86,7 @@ struct SimulatedDisk {
         cached = Array(repeating: 0, count: sectors * Geometry.cellsPerSector)
         medium = cached
         superblocks = Array(repeating: 0, count: Int(Layout.superblockAreaBytes))
+        pageBytes = []
         bad = Array(repeating: false, count: sectors)
     }
 
@@ -197,7 +206,9 @@ struct SimulatedDisk {
     mutating func writeMetadata(_ bytes: [UInt8], offset: UInt64, landing: Landing, random: inout Random) {
         writes += 1
         let start = Layout.usableBytes(ofDisk: layout.diskBytes) - Layout.superblockAreaBytes
-        guard offset >= start, landing != .none else { return }
+        guard landing != .none else { return }
+        if let (sheet, page) = page(at: offset) { return writePage(bytes, sheet, page, landing, random: &random) }
+        guard offset >= start else { return }
         let base = Int(offset - start)
         let before = summary
         defer {
@@ -239,7 +250,70 @@ struct SimulatedDisk {
         if (summary?.epoch ?? 0) < before { lostEpoch = before }
     }
 
+    // MARK: bitmap and maps
+
+    private var pagesPerSheet: Int { Int((layout.area(.intentBitmap)?.length ?? 0) / Layout.blockBytes) }
+
+    private func page(at offset: UInt64) -> (Int, Int)? {
+        for sheet in 0..<FoundPages.sheetCount {
+            let start = layout.pageOffset(sheet: sheet, index: 0)
+            if offset >= start, offset < start + UInt64(pagesPerSheet) * Layout.blockBytes {
+                return (sheet, Int((offset - start) / Layout.blockBytes))
+            }
+        }
+        return nil
+    }
+
+    private mutating func writePage(
+        _ bytes: [UInt8], _ sheet: Int, _ page: Int, _ landing: Landing, random: inout Random
+    ) {
+        let index = sheet * pagesPerSheet + page
+        if landing == .whole {
+            pageBytes[index] = bytes
+        } else {
+            for sector in 0..<Geometry.sectorsPerBlock where random.chance(500) {
+                let from = sector * Geometry.sectorBytes
+                for byte in from..<from + Geometry.sectorBytes { pageBytes[index][byte] = bytes[byte] }
+            }
+        }
+        rescan(index)
+    }
+
+    private mutating func rescan(_ index: Int) {
+        let block = pageBytes[index]
+        let count = pagesPerSheet
+        unsafe pages?.take(sheet: index / count, page: index % count, bytes: block.span.bytes)
+    }
+
+    /// Flips a byte of a page.
+    mutating func damagePage(random: inout Random) {
+        guard !pageBytes.isEmpty else { return }
+        let index = random.below(pageBytes.count)
+        pageBytes[index][random.below(BitmapPage.byteCount)] ^= UInt8(1 + random.below(255))
+        rescan(index)
+    }
+
+    private mutating func formatPages(_ superblock: Superblock) {
+        pages = FoundPages(of: superblock, bitsPerPage: Geometry.bitsPerPage)
+        pageBytes = []
+        let empty: [UInt64] = []
+        for sheet in 0..<FoundPages.sheetCount {
+            for page in 0..<pagesPerSheet {
+                var bytes = [UInt8](repeating: 0, count: BitmapPage.byteCount)
+                var span = bytes.mutableSpan
+                var raw = unsafe span.mutableBytes
+                BitmapPage(
+                    sheet: UInt8(sheet), index: UInt64(page), sequence: 1, lastClear: 0,
+                    generation: superblock.record.generation, absence: 0
+                ).encode(mirror: superblock.record.mirror, words: empty.span, into: &raw)
+                pageBytes.append(bytes)
+                rescan(pageBytes.count - 1)
+            }
+        }
+    }
+
     mutating func format(_ superblock: Superblock) {
+        formatPages(superblock)
         for copy in 0..<Layout.superblockCopies {
             let base = copy * Int(Layout.superblockSpacingBytes)
             var bytes = [UInt8](repeating: 0, count: Superblock.byteCount)
@@ -255,7 +329,7 @@ struct SimulatedDisk {
 
     mutating func takeSnapshot() {
         guard let head else { return }
-        snapshot = Snapshot(medium: medium, superblocks: superblocks, head: head)
+        snapshot = Snapshot(medium: medium, superblocks: superblocks, head: head, pages: pages, pageBytes: pageBytes)
     }
 
     mutating func rollBack() {
@@ -265,11 +339,14 @@ struct SimulatedDisk {
         unflushed.removeAll()
         cached = medium
         superblocks = snapshot.superblocks
+        pages = snapshot.pages
+        pageBytes = snapshot.pageBytes
         scan()
     }
 
     /// Somebody used the disk for something else.
     mutating func scribble(random: inout Random) {
+        isScribbled = true
         for sector in bad.indices where random.chance(300) {
             for cell in 0..<3 { medium[sector * 3 + cell] = .max - UInt32(random.below(1000)) }
         }

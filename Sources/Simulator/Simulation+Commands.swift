@@ -90,16 +90,21 @@ extension Simulation {
         if disks[disk].head == nil { disks[disk].wipeSuperblocks() }
         let head = disks[disk].head
         var uuid = newPlex()
-        if let head, head.record.mirror == mirrorUUID, head.plex == server.mirror.record[plex].uuid, random.chance(900)
-        {
+        let isKnown = head?.record.mirror == mirrorUUID || head?.record.parent?.mirror == mirrorUUID
+        var basis = JoinBasis.everything("it is new")
+        if let head, isKnown, head.plex == server.mirror.record[plex].uuid, random.chance(900) {
             uuid = head.plex
+            // What a real driver sees from the time of the file's last change.
+            basis =
+                disks[disk].isScribbled
+                ? .everything("it was written to") : JoinBasis(head, disks[disk].pages, joining: server.mirror.record)
         }
         let isFree = server.disks[disk] == nil
         if isFree {
             disks[disk].isGone = false
             server.disks[disk] = disk
         }
-        let attachment = Attachment(uuid: uuid, layout: layout, sequence: head?.sequence ?? 0)
+        let attachment = Attachment(uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis)
         give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
     }
 

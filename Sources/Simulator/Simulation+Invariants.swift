@@ -83,7 +83,7 @@ extension Simulation {
         }
         checkOverlap(flight, isWrite)
         if isWrite {
-            if operation.request.value > 0 { checkDirty(server) }
+            checkIntent(operation, server)
         } else {
             checkSource(flight, server)
         }
@@ -113,19 +113,6 @@ extension Simulation {
                 "R13",
                 "\(operation.kind) \(operation.offset)+\(operation.length) on plex \(operation.plex) overlaps \(other.kind) on plex \(other.plex)"
             )
-        }
-    }
-
-    /// R1: no client's data before every in-sync plex is durably marked dirty.
-    private func checkDirty(_ server: Server) {
-        let open = server.disks.compactMap { $0 }
-        guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
-        for disk in open {
-            guard let head = disks[disk].summary, head.mirror == mirrorUUID, let own = head.own,
-                lead.inSync.contains(own),
-                head.isClean
-            else { continue }
-            return fail("R1", "data is written while the superblock of plex \(own) says clean")
         }
     }
 
@@ -208,40 +195,7 @@ extension Simulation {
             || server.disks.contains { $0.map { disks[$0].isGone || disks[$0].hasLost } ?? false }
     }
 
-    // MARK: between plexes
-
-    /// R6, R10: plexes that are marked clean are equal, in the cache and on the medium; one that comes into
-    /// the set equals those that are in it.
-    func checkAgreement() {
-        agreementIsDue = false
-        guard let server, !server.isReadOnly, !isShadow else { return }
-        let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
-        guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
-        let members = open.filter { disk in
-            guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation,
-                own.epoch >= disks[disk].lostEpoch
-            else { return false }
-            return lead.inSync.contains(PlexIndex(disk))
-        }
-        let inSync = PlexSet(mask: members.reduce(0) { $0 | 1 << UInt8($1) })
-        guard let first = members.first else { return }
-        if members.allSatisfy({ disks[$0].summary?.isClean ?? false }) {
-            for disk in members {
-                guard disks[disk].cached == disks[first].cached else {
-                    return fail("R6", "plexes \(first) and \(disk) are marked clean and differ")
-                }
-                guard disks[disk].medium == disks[disk].cached else {
-                    return fail("R6", "plex \(disk) is marked clean before all of it is durable")
-                }
-            }
-        }
-        let newcomers = inSync.subtracting(server.knownInSync)
-        server.knownInSync = server.knownInSync.intersection(lead.inSync).union(inSync)
-        guard !newcomers.isEmpty, server.mirror.isOpen else { return }
-        checkPromotion(newcomers, server, members)
-    }
-
-    private func checkPromotion(_ newcomers: PlexSet, _ server: Server, _ members: [Int]) {
+    func checkPromotion(_ newcomers: PlexSet, _ server: Server, _ members: [Int]) {
         let pinned = server.mirror.record.pinned.map { Int($0.value) }
         guard let base = pinned ?? members.first(where: { !newcomers.contains(PlexIndex($0)) }), members.contains(base)
         else { return }

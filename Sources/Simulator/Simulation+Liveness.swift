@@ -14,7 +14,7 @@ extension Simulation {
         guard turnHealthy() else { return }
         readAll()
         guard wait(until: { $0.outstanding.isEmpty }) else { return stuck("requests are unanswered") }
-        guard wait(until: { $0.isAllClean() }) else { return stuck("the mirror is not marked clean") }
+        guard wait(until: { $0.isAllClean() }) else { return stuck("intent bits are not cleared") }
         checkEqual()
         orderStop()
         guard wait(until: { $0.ending != nil }) else { return stuck("the stop is not answered") }
@@ -80,7 +80,7 @@ extension Simulation {
     }
 
     private func isAllClean() -> Bool {
-        disks.allSatisfy { $0.summary?.isClean ?? false }
+        disks.allSatisfy { $0.pages?.intentRegions == 0 }
     }
 
     private func checkEqual() {

@@ -97,6 +97,9 @@ extension Simulation {
         if !isShadow {
             oracle.crash(powerLost: false)
             oracle.stoppedClean()
+            for disk in server?.disks.compactMap({ $0 }) ?? [] where disks[disk].pages?.intentRegions ?? 0 > 0 {
+                fail("R6", "disk \(disk) was stopped clean and has intent bits")
+            }
             checkAgreement()
         }
         // What is clean survives any loss.

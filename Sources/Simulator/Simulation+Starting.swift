@@ -10,6 +10,10 @@ extension Simulation {
         for disk in disks.indices {
             if random.chance(200) { disks[disk].returnsAt = 0 }
             if disks[disk].returnsAt <= now { disks[disk].isGone = false }
+            if isHostile, profile.has(.damagedPage), random.chance(200) {
+                count(.damagedPage)
+                disks[disk].damagePage(random: &random)
+            }
             guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
             let hasPartner = disks.indices.contains {
                 $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone && isWhole($0)
@@ -62,7 +66,7 @@ extension Simulation {
         present.compactMap { disk in
             guard case .found(let superblock) = disks[disk].scanResult(), superblock.record.mirror == mirrorUUID
             else { return nil }
-            return FoundPlex(disk: disk, superblock: superblock)
+            return FoundPlex(disk: disk, superblock: superblock, pages: disks[disk].pages)
         }
     }
 
@@ -162,7 +166,7 @@ extension Simulation {
         case .assembled(let assembly):
             let found = assembly.found.map { "\($0.key)=\($0.value.disk)" }.sorted().joined(separator: ",")
             return "\(assembly.record.generation) \(assembly.record.epoch) \(assembly.record.hashValue) \(found) "
-                + "\(assembly.current.mask) \(assembly.behind.mask) \(assembly.recovering.mask) \(assembly.missing.mask)"
+                + "\(assembly.current.mask) \(assembly.behind.mask) \(assembly.recovering.mask) \(assembly.missing.mask) \(assembly.returning.mask)"
         case .refused(let refusal): return "\(refusal)"
         }
     }
@@ -181,7 +185,7 @@ extension Simulation {
         for plex in assembly.participants.members { map[Int(plex.value)] = assembly.found[plex]?.disk }
         for disk in map.compactMap({ $0 }) { disks[disk].isGone = false }
         note(
-            "open: current \(assembly.current.members) behind \(assembly.behind.members) recovering \(assembly.recovering.members) missing \(assembly.missing.members) clean \(assembly.record.isClean) pinned \(String(describing: assembly.record.pinned)) epoch \(assembly.record.epoch)"
+            "open: current \(assembly.current.members) behind \(assembly.behind.members) recovering \(assembly.recovering.members) returning \(assembly.returning.members) missing \(assembly.missing.members) clean \(assembly.record.isClean) pinned \(String(describing: assembly.record.pinned)) epoch \(assembly.record.epoch)"
         )
         if !isShadow { oracle.beginStart() }
         queue.removeAll()

@@ -64,11 +64,16 @@ package final class Simulation {
         limits.commonFailureRetryNanoseconds = 100_000_000
         limits.cleanAfterNanoseconds = profile.cleanNanoseconds
         limits.clientActiveNanoseconds = [0, 50_000_000][random.below(2)]
+        limits.bitsPerPage = Geometry.bitsPerPage
+        limits.pageWritesPerKind = random.within(1...4)
+        limits.setAheadRegions = [1, 4, 32][random.below(3)]
         isBlockDevice = random.chance(500)
         let dataBytes = UInt64(profile.dataBlocks * Geometry.blockBytes)
         let diskBytes = dataBytes + (512 << 10)
-        guard let layout = try? Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: 64 << 10, spareBytes: 0)
-        else { preconditionFailure("the layout of a simulated disk") }
+        let layout = try? Layout(
+            tinyDisk: diskBytes, dataBytes: dataBytes, regionBytes: UInt64(profile.regionBlocks * Geometry.blockBytes),
+            bitsPerPage: UInt64(Geometry.bitsPerPage))
+        guard let layout else { preconditionFailure("the layout of a simulated disk") }
         self.layout = layout
         mirrorUUID = MirrorUUID(UUID128(high: random.next(), low: random.next()))
         disks = (0..<profile.plexes).map { SimulatedDisk(number: $0, layout: layout) }

@@ -1,0 +1,162 @@
+internal import MirrorFormat
+
+/// Clearing intent bits (R6), lazily, in cycles of some seconds:
+///
+///  1. Regions whose bit is set and that nobody wrote to since the last look are candidates. Those with a write in
+///     flight are not; nor are those where plexes may differ.
+///  2. All plexes are flushed. Now every candidate is durable on all of them, or was written to again meanwhile.
+///  3. What an absent plex misses moves into its map, on all plexes.
+///  4. The bits are cleared, but for those of regions that were written to since step 1.
+///
+/// If power fails anywhere between, a bit is set that need not be: some bytes are copied for nothing.
+struct Cleaner {
+    enum Step {
+        case idle, flushing, moving, clearing
+    }
+
+    var step = Step.idle
+    /// The cycle before the clean mark: every bit goes.
+    var isFinal = false
+    var candidates: RegionSet
+    /// What each plex under rebuild still lacked when the flush began.
+    var checkpoints: [RegionSet?] = Array(repeating: nil, count: PlexSet.capacity)
+    /// Who was flushed.
+    var flushed = PlexSet.empty
+    var nextAt: UInt64 = 0
+
+    init(regions: Int) { candidates = RegionSet(count: regions) }
+}
+
+extension Mirror {
+    mutating func cleanIfIdle() {
+        guard phase == .running, !isReadOnly, !isSuspended, cleaner.step == .idle, gate == .dirty,
+            now.nanoseconds >= cleaner.nextAt, !working.members.contains(where: { plexes[Int($0.value)].flushFailed })
+        else { return }
+        cleaner.nextAt = now.nanoseconds + limits.cleanAfterNanoseconds
+        cleaner.candidates = tracking.durable
+        cleaner.candidates.subtract(tracking.active)
+        if hasUnequal { cleaner.candidates.subtract(resync.unequal) }
+        markInFlight()
+        cleaner.candidates.subtract(tracking.active)
+        guard !cleaner.candidates.isEmpty || hasCheckpoint else { return }
+        startCleaning(isFinal: false)
+    }
+
+    /// From now on `active` holds what is touched after this moment, or still in flight.
+    private mutating func markInFlight() {
+        tracking.active = RegionSet(count: tracking.regionCount)
+        if mutant == .clearInFlight { return }
+        for index in slots.indices where slots[index].kind == .client && slots[index].countsAsMutation {
+            let request = slots[index].request
+            tracking.active.insert(tracking.regions(request.offset, request.length))
+        }
+    }
+
+    /// A plex under rebuild has got something since its map was last written.
+    private var hasCheckpoint: Bool {
+        recovering.members.contains { plex in
+            guard let slot = record[plex].missedWriteMap?.slot, let map = tracking.maps[Int(slot)] else { return false }
+            return map != resync.sweeps[Int(plex.value)].todo
+        }
+    }
+
+    private mutating func startCleaning(isFinal: Bool) {
+        cleaner.isFinal = isFinal
+        cleaner.step = .flushing
+        for plex in recovering.members {
+            cleaner.checkpoints[Int(plex.value)] = resync.sweeps[Int(plex.value)].todo
+        }
+        if mutant == .clearWithoutFlush, !isFinal {
+            cleaningFlushed(good: working.union(recovering))
+        } else if !isFinal {
+            startInternalFlush(.clean, working.union(recovering))
+        }
+    }
+
+    /// - Parameter good: who was flushed.
+    mutating func cleaningFlushed(good: PlexSet) {
+        guard cleaner.step == .flushing else { return }
+        cleaner.flushed = good
+        guard mayGoOn else {
+            cleaner.step = .idle
+            return
+        }
+        for plex in good.intersection(recovering).members {
+            guard let slot = record[plex].missedWriteMap?.slot,
+                let checkpoint = cleaner.checkpoints[Int(plex.value)]
+            else { continue }
+            tracking.keepMissed(checkpoint, slot: slot)
+        }
+        if mutant != .clearWhileDegraded {
+            for plex in absent.members {
+                guard let slot = record[plex].missedWriteMap?.slot else { continue }
+                tracking.insertMissed(cleaner.candidates, slot: slot)
+            }
+        }
+        cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
+        cleaner.step = .moving
+        cleaningGoesOn()
+    }
+
+    /// Members whose missed writes are counted and that get none now.
+    private var absent: PlexSet {
+        PlexSet(
+            mask: record.configured.members.reduce(0) {
+                record[$1].missedWriteMap == nil ? $0 : $0 | PlexSet($1).mask
+            }
+        )
+        .subtracting(working).subtracting(recovering)
+    }
+
+    /// Whoever counts as in sync after a restart must have been flushed: a plex that is being expelled and may lack a
+    /// write is still on record until that is written.
+    private var mayGoOn: Bool { possibleInSync.union(working).isSubset(of: cleaner.flushed) }
+
+    /// Called whenever pages or the record became durable.
+    mutating func cleaningGoesOn() {
+        switch cleaner.step {
+        case .idle, .flushing: break
+        case .moving: clearIfMoved()
+        case .clearing: endIfCleared()
+        }
+    }
+
+    private mutating func clearIfMoved() {
+        let used = record.configured.members.compactMap { record[$0].missedWriteMap?.slot }
+        guard used.allSatisfy({ tracking.isMapDurable(slot: $0, on: possibleInSync) }) || mutant == .clearBeforeMove
+        else { return }
+        cleaner.step = .idle
+        guard mayGoOn else {
+            if cleaner.isFinal { finalCleaningEnded(isClean: false) }
+            return
+        }
+        if mutant != .clearTouched { cleaner.candidates.subtract(tracking.active) }
+        if hasUnequal { cleaner.candidates.subtract(resync.unequal) }
+        if !cleaner.candidates.isEmpty { tracking.removeIntent(cleaner.candidates) }
+        guard cleaner.isFinal else { return }
+        cleaner.step = .clearing
+        endIfCleared()
+    }
+
+    private mutating func endIfCleared() {
+        guard tracking.isIntentDurable(on: possibleInSync) else { return }
+        cleaner.step = .idle
+        finalCleaningEnded(isClean: mayGoOn && tracking.intent.isEmpty)
+    }
+
+    // MARK: at the stop
+
+    /// The last flush is done and nothing is in flight: every bit can go, unless plexes may differ.
+    mutating func cleanForStop(flushed: PlexSet) {
+        cleaner.candidates = tracking.intent
+        tracking.active = RegionSet(count: tracking.regionCount)
+        startCleaning(isFinal: true)
+        cleaner.flushed = flushed
+        guard !hasUnequal, mayGoOn else {
+            cleaner.step = .idle
+            finalCleaningEnded(isClean: false)
+            return
+        }
+        cleaningFlushed(good: flushed)
+    }
+}

@@ -1,0 +1,134 @@
+internal import MirrorFormat
+
+/// Who misses what: starting the count when a plex leaves, and deciding when it comes back whether what was counted
+/// is enough.
+extension Mirror {
+    // MARK: leaving
+
+    /// A plex that held everything until now begins to miss writes. What it may lack at this moment is under an
+    /// intent bit, and is moved into the map when the bit is cleared.
+    ///
+    /// - Parameter epoch: of the last record that it surely has.
+    mutating func startCounting(_ plex: PlexIndex, epoch: UInt64) {
+        record[plex].missedWriteMap = nil
+        guard let slot = tracking.freeSlot else { return }
+        let map = MissedWriteMap(
+            slot: slot, id: entropy.next() | 1, startsFull: false, epoch: epoch, lastClear: tracking.lastClear)
+        record[plex].missedWriteMap = map
+        tracking.openMap(map)
+    }
+
+    /// A plex under rebuild leaves again: its map counts on, from what it holds now.
+    mutating func goOnCounting(_ plex: PlexIndex, epoch: UInt64) {
+        record[plex].missedWriteMap?.epoch = epoch
+        record[plex].missedWriteMap?.lastClear = tracking.lastClear
+    }
+
+    /// The plex was in use and is not any more, for whatever reason.
+    mutating func countMissed(_ plex: PlexIndex, wasComplete: Bool, wasJoining: Bool) {
+        if wasComplete {
+            startCounting(plex, epoch: durableEpoch)
+        } else if !wasJoining {
+            goOnCounting(plex, epoch: durableEpoch)
+        }
+        tracking.forget(plex)
+        resync.sweeps[Int(plex.value)] = Sweep()
+        plexes[Int(plex.value)].copyReason = nil
+    }
+
+    /// Slots whose last mention is gone from all records can be used again.
+    mutating func closeUnusedMaps() {
+        for slot in 0..<UInt8(Layout.missedWriteMapCount) where tracking.maps[Int(slot)] != nil {
+            let isUsed = record.members.contains { $0.missedWriteMap?.slot == slot }
+            if !isUsed { tracking.closeMap(slot: slot) }
+        }
+    }
+
+    // MARK: coming back
+
+    /// Why a plex can't be made whole by copying what was counted; nil: it can.
+    ///
+    /// The count holds for a disk in the state in which it left, or a later one. It shows that state by its record,
+    /// and by its bitmap: every clearing of a bit is written to all plexes, so a disk that lacks the last one before
+    /// it left is an older copy of itself, and lacks writes that nobody counted. One that has it may lack only what was
+    /// written under bits that are still set, and those are copied.
+    func objection(toDelta plex: PlexIndex, _ evidence: PlexEvidence) -> String? {
+        if mutant == .deltaWithoutEvidence { return record[plex].missedWriteMap == nil ? "no map" : nil }
+        guard let map = record[plex].missedWriteMap else { return "nobody counted what it missed" }
+        if evidence.epoch < map.epoch || evidence.sequence < map.lastClear {
+            return "its disk is in an earlier state than the one in which it left"
+        }
+        return nil
+    }
+
+    /// The plex is to be rebuilt: what its map says, or everything.
+    mutating func planCopy(_ plex: PlexIndex, _ basis: JoinBasis) {
+        var reason: String
+        switch basis {
+        case .everything(let text): reason = text
+        case .evidence(let evidence):
+            guard let objection = objection(toDelta: plex, evidence) else {
+                if let slot = record[plex].missedWriteMap?.slot, mutant != .joinForgetsOwnChanges {
+                    tracking.insertMissed(evidence.changes, slot: slot)
+                }
+                plexes[Int(plex.value)].copyReason = "what changed while it was away"
+                return
+            }
+            reason = objection
+        }
+        plexes[Int(plex.value)].copyReason = "everything, for \(reason)"
+        record[plex].missedWriteMap = nil
+        // A slot of its own: the record on disk may still name the old one.
+        guard let slot = tracking.freeSlot else { return }
+        let map = MissedWriteMap(
+            slot: slot, id: entropy.next() | 1, startsFull: true, epoch: durableEpoch, lastClear: tracking.lastClear)
+        record[plex].missedWriteMap = map
+        tracking.openMap(map)
+    }
+
+    /// What the disk itself changed must be in the maps of the others before its own bitmap is overwritten.
+    func isReadyToJoin(_ plex: PlexIndex) -> Bool {
+        guard let slot = record[plex].missedWriteMap?.slot else { return true }
+        return tracking.isMapDurable(slot: slot, on: possibleInSync.subtracting(PlexSet(plex)))
+    }
+
+    var readyToJoin: PlexSet {
+        PlexSet(mask: joining.members.reduce(0) { isReadyToJoin($1) ? $0 | PlexSet($1).mask : $0 })
+    }
+
+    /// A plex's own superblock says "recovering": now data may be written to it.
+    mutating func joined(_ plex: PlexIndex) {
+        let index = Int(plex.value)
+        joining.remove(plex)
+        recovering.insert(plex)
+        var todo = RegionSet(count: tracking.regionCount, isFull: true)
+        if let slot = record[plex].missedWriteMap?.slot, let map = tracking.maps[Int(slot)] {
+            // A region under an intent bit may hold writes that went everywhere but here. From now on the map has them
+            // too: the bit may be cleared before they are copied.
+            if mutant != .joinForgetsIntent { tracking.insertMissed(tracking.intent, slot: slot) }
+            todo = tracking.maps[Int(slot)] ?? map
+        }
+        resync.sweeps[index] = Sweep(todo)
+        if mutant == .joinAtCursor, let other = recovering.subtracting(PlexSet(plex)).first {
+            resync.sweeps[index].position = resync.sweeps[Int(other.value)].position
+            resync.sweeps[index].todo = resync.sweeps[Int(other.value)].todo
+        }
+        if mutant == .resyncSkipsFirstWindow, let first = todo.next(from: 0) { resync.sweeps[index].todo.remove(first) }
+        tracking.initialise(plex)
+        // From here on an older state of this disk is recognised, see `objection(toDelta:)`.
+        tracking.noteClear()
+        tracking.touch(page: 0)
+        plexes[index].joinMark = tracking.lastClear
+        resync.isAnnounced = false
+        let regions = resync.sweeps[index].todo.population
+        log(
+            .joined, plex: plex, length: min(UInt64(regions) * tracking.regionBytes, record.dataBytes),
+            text: "plex \(plex) joined; \(regions) of \(todo.count) regions are copied: \(copyReason(plex))")
+        pumpResync()
+    }
+
+    func copyReason(_ plex: PlexIndex) -> String { plexes[Int(plex.value)].copyReason ?? "everything" }
+
+    /// For all that are being rebuilt.
+    var copyReasons: String { recovering.members.map { copyReason($0) }.joined(separator: "; ") }
+}
