@@ -1,7 +1,7 @@
 /// What goes over the control socket: one JSON object per line, a request, then responses until `isLast`.
 public struct ControlRequest: Codable, Sendable {
     public enum Verb: String, Codable, Sendable {
-        case status, `break`, join, offline, online, stop, events
+        case status, `break`, join, offline, online, stop, events, resolve
     }
 
     public static let currentVersion = 1

@@ -79,6 +79,8 @@ public struct StatusReport: Codable, Sendable {
         public var spared: UInt64
         public var sparesFree: UInt64
         public var badRanges: [[UInt64]] = []
+        /// What a join would copy, in bytes; null: nothing, or nobody counts.
+        public var missedBytes: UInt64?
 
         public init(
             index: Int, uuid: String, disk: String?, state: String, reason: String?, io: String?, readErrors: UInt64,
@@ -112,6 +114,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(spared, forKey: .spared)
             try container.encode(sparesFree, forKey: .sparesFree)
             try container.encode(badRanges, forKey: .badRanges)
+            try container.encode(missedBytes, forKey: .missedBytes)
         }
     }
 

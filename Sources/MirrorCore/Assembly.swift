@@ -31,8 +31,23 @@ package struct Assembly: Sendable {
     package var recovering: PlexSet
     /// Was absent when the mirror was started the last time, and is here again: gets what it missed.
     package var returning: PlexSet
+    /// Went on without the side that was chosen to be kept: what it wrote alone is overwritten.
+    package var losers: PlexSet
     /// Listed in sync and not found. Not empty only if that was allowed.
     package var missing: PlexSet
+}
+
+extension Assembly {
+    /// Regions in which current plexes may differ: the union of their intent bitmaps.
+    package var dirtyRegions: Int {
+        var union: RegionSet?
+        for plex in current.members {
+            guard let pages = found[plex]?.pages else { continue }
+            let regions = pages.regions(sheet: 0, nil, isClean: record.isClean)
+            if union == nil { union = regions } else { union?.formUnion(regions) }
+        }
+        return union?.population ?? 0
+    }
 }
 
 /// Why a mirror is not started. Disks are the numbers of `FoundPlex.disk`.
@@ -65,6 +80,8 @@ package struct AssemblyOptions: Sendable {
     /// Start although in-sync plexes are absent.
     package var allowDegraded = false
     package var isReadOnly = false
+    /// After a split: the side of this plex goes on, what the others wrote alone is lost.
+    package var keep: PlexUUID?
     package var mutant = Mutant.none
     package init() {}
 }
@@ -84,16 +101,23 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
     if let cloned = clonedPlex(plexes) { return .refused(cloned) }
     let readOnlyDisks = plexes.filter(\.superblock.mustStayReadOnly).map(\.disk)
     if !readOnlyDisks.isEmpty, !options.isReadOnly { return .refused(.mustStayReadOnly(disks: readOnlyDisks)) }
-    guard let leader = leader(of: plexes, mutant: options.mutant) else { preconditionFailure("no plexes") }
-    if options.mutant != .lowestIndexLeads, let split = split(plexes, leader: leader) { return .refused(split) }
+    guard let leader = leader(of: plexes, options) else { preconditionFailure("no plexes") }
+    let strangers = strangers(plexes, leader: leader)
+    if options.mutant != .lowestIndexLeads, options.keep == nil, !strangers.isEmpty {
+        return .refused(split(plexes, strangers, leader: leader))
+    }
 
     let record = leader.record
     var assembly = Assembly(
         record: record, found: [:], current: .empty, behind: .empty, recovering: .empty, returning: .empty,
-        missing: .empty)
+        losers: .empty, missing: .empty)
     for plex in plexes {
         guard let index = record.index(of: plex.superblock.plex) else { continue }
         assembly.found[index] = plex
+        if strangers.contains(where: { $0.disk == plex.disk }) {
+            assembly.losers.insert(index)
+            continue
+        }
         switch record[index].role {
         case .inSync:
             if isCurrent(plex.record, leader: record, mutant: options.mutant) {
@@ -112,7 +136,9 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
         case .absent, .offline, .failed, .brokenOff: break
         }
     }
+    // A loser that is still on record as in sync is out from now on, whether its disk is here or not.
     assembly.missing = record.inSync.subtracting(assembly.current).subtracting(assembly.behind)
+        .subtracting(assembly.losers)
     if assembly.current.isEmpty { return .refused(.noCurrentPlex(needed: record.inSync, record: record)) }
     if !assembly.missing.isEmpty, !options.allowDegraded, !options.isReadOnly {
         return .refused(
@@ -135,13 +161,15 @@ private func clonedPlex(_ plexes: [FoundPlex]) -> Refusal? {
     return nil
 }
 
-/// The plex whose record descends from all others; where that is not unique, any: `split` tells.
-private func leader(of plexes: [FoundPlex], mutant: Mutant) -> FoundPlex? {
+/// The plex whose record descends from all others; where that is not unique, any: `strangers` tells. With a plex to
+/// keep it is the freshest of its side.
+private func leader(of plexes: [FoundPlex], _ options: AssemblyOptions) -> FoundPlex? {
     guard var leader = plexes.first else { return nil }
-    if mutant == .lowestIndexLeads {
+    if options.mutant == .lowestIndexLeads {
         return plexes.min { index(of: $0) < index(of: $1) }
     }
-    for plex in plexes.dropFirst() where supersedes(plex, leader) { leader = plex }
+    if let keep = options.keep, let kept = plexes.first(where: { $0.superblock.plex == keep }) { leader = kept }
+    for plex in plexes where supersedes(plex, leader) { leader = plex }
     return leader
 }
 
@@ -163,11 +191,14 @@ private func lists(_ record: Record, _ plex: FoundPlex) -> Bool {
     record.index(of: plex.superblock.plex).map { record[$0].role == .inSync } ?? false
 }
 
-private func split(_ plexes: [FoundPlex], leader: FoundPlex) -> Refusal? {
-    let strangers = plexes.filter { plex in
+/// Those whose records are no ancestors of the leader's.
+private func strangers(_ plexes: [FoundPlex], leader: FoundPlex) -> [FoundPlex] {
+    plexes.filter { plex in
         isFork(plex, leader) || (plex.record.generation != leader.record.generation && !supersedes(leader, plex))
     }
-    guard !strangers.isEmpty else { return nil }
+}
+
+private func split(_ plexes: [FoundPlex], _ strangers: [FoundPlex], leader: FoundPlex) -> Refusal {
     var sides: [Refusal.Side] = []
     for plex in plexes {
         let record = plex.record

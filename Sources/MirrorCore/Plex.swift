@@ -50,7 +50,9 @@ struct Plex {
 
 extension Assembly {
     /// The plexes whose disks the mirror will use; all others stay closed.
-    package var participants: PlexSet { current.union(behind).union(recovering).union(returning) }
+    package var participants: PlexSet {
+        current.union(behind).union(recovering).union(returning).union(losers)
+    }
 }
 
 extension Mirror {
@@ -109,11 +111,14 @@ extension Mirror {
 
     /// Plexes that are behind, half rebuilt, or back again take part as targets of the resync.
     private mutating func joinAtOpen(_ assembly: Assembly) {
-        joining = assembly.behind.union(assembly.recovering).union(assembly.returning)
+        joining = assembly.behind.union(assembly.recovering).union(assembly.returning).union(assembly.losers)
         for plex in joining.members {
             guard let found = assembly.found[plex] else { continue }
             var basis = JoinBasis(found.superblock, found.pages, joining: record)
-            if assembly.behind.contains(plex) {
+            if assembly.losers.contains(plex) {
+                basis = basisOfLoser(plex, found, basis)
+                log(.splitBrain, plex: plex, text: "resolved: what plex \(plex) wrote alone is overwritten")
+            } else if assembly.behind.contains(plex) {
                 basis = basisOfBehind(basis)
                 startCounting(plex, epoch: 0)
                 commit.beginGeneration(.memberBehind)
@@ -126,6 +131,15 @@ extension Mirror {
             record[plex].role = .recovering
             planCopy(plex, basis)
         }
+    }
+
+    /// Both sides have counted what they wrote since they parted, if each recorded that the other was gone.
+    private mutating func basisOfLoser(_ plex: PlexIndex, _ found: FoundPlex, _ basis: JoinBasis) -> JoinBasis {
+        commit.beginGeneration(.resolved)
+        let isFork = found.record.generation == record.generation
+        guard record[plex].role == .inSync || isFork else { return basis }
+        record[plex].missedWriteMap = nil
+        return .everything("it parted without being recorded as out")
     }
 
     /// A plex that the record lists in sync and whose own superblock is older: power failed while the record was being

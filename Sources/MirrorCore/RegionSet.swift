@@ -1,3 +1,5 @@
+internal import MirrorFormat
+
 /// A set of regions, one bit each: 1 Mi regions are 128 KiB.
 package struct RegionSet: Sendable, Equatable {
     /// How many regions there are, in the set or not.
@@ -70,6 +72,11 @@ package struct RegionSet: Sendable, Equatable {
         var end = region
         while end < limit, contains(end) { end += 1 }
         return end
+    }
+
+    /// The words of one page of the bitmap.
+    package func page(_ index: Int) -> [UInt64] {
+        Array(words.dropFirst(index * BitmapPage.wordCount).prefix(BitmapPage.wordCount))
     }
 
     // MARK: words

@@ -109,6 +109,7 @@ package enum GenerationReason: UInt8, Sendable, BitwiseCopyable {
     case brokenOff = 4
     case takenOffline = 5
     case removed = 6
+    case resolved = 7
 }
 
 /// An era that has passed.

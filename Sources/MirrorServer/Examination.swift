@@ -26,13 +26,25 @@ public struct Examination: Codable, Sendable {
         public var history: [PastReport] = []
         public var areas: [AreaReport] = []
         public var events = 0
+        public var bitmap: BitmapReport?
+    }
+
+    /// The intent bitmap as it lies on this disk, and the missed-write maps beside it.
+    public struct BitmapReport: Codable, Sendable {
+        public var regions: UInt64
+        /// Unreadable pages count in full.
+        public var dirty: Int
+        /// Pages of bitmap and maps that are damaged or can't be read.
+        public var damagedPages: Int
+        public var sequence: UInt64
     }
 
     public struct MemberReport: Codable, Sendable {
         public var index: Int
         public var plex: String
         public var role: String
-        public var recoveryOffset: UInt64
+        /// Regions that this plex has missed, by the map on this disk, without those under intent bits; null: no map.
+        public var missedRegions: Int?
         public var readErrors: UInt64
         public var writeErrors: UInt64
     }
@@ -63,7 +75,7 @@ public struct Examination: Codable, Sendable {
     public var verdicts: [VerdictReport] = []
 
     public init(disks paths: [String]) {
-        var found: [(path: String, superblock: Superblock)] = []
+        var found: [Found] = []
         for path in paths {
             var report = DiskReport(disk: path)
             do throws(DiskError) {
@@ -71,9 +83,10 @@ public struct Examination: Codable, Sendable {
                 defer { disk.shut() }
                 report.diskSize = disk.bytes
                 let superblock = try disk.superblock()
-                report.fill(superblock)
+                let pages = disk.pages(of: superblock)
+                report.fill(superblock, pages)
                 report.events = try disk.events(of: superblock).count
-                found.append((path, superblock))
+                found.append(Found(path: path, superblock: superblock, pages: pages))
             } catch {
                 report.error = error.description
             }
@@ -82,19 +95,27 @@ public struct Examination: Codable, Sendable {
         verdicts = Self.judge(found)
     }
 
-    private static func judge(_ found: [(path: String, superblock: Superblock)]) -> [VerdictReport] {
+    private struct Found {
+        var path: String
+        var superblock: Superblock
+        var pages: FoundPages
+    }
+
+    private static func judge(_ found: [Found]) -> [VerdictReport] {
         var order: [MirrorUUID] = []
         for one in found where !order.contains(one.superblock.record.mirror) {
             order.append(one.superblock.record.mirror)
         }
         return order.map { mirror in
             let group = found.filter { $0.superblock.record.mirror == mirror }
-            let plexes = group.enumerated().map { FoundPlex(disk: $0.offset, superblock: $0.element.superblock) }
+            let plexes = group.enumerated().map {
+                FoundPlex(disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages)
+            }
             let record = group[0].superblock.record
             switch assemble(plexes) {
             case .assembled(let assembly): return startable(assembly)
             case .refused(let refusal):
-                let explained = Opening.explain(refusal, group.map(\.path), record)
+                let explained = Opening.explain(refusal, group.map(\.path), plexes)
                 let word =
                     switch refusal {
                     case .incomplete: "incomplete"
@@ -114,9 +135,11 @@ public struct Examination: Codable, Sendable {
         var text = "can be served; in sync: plex \(list(assembly.current))"
         if !assembly.behind.isEmpty { text += "; behind, to be rebuilt: plex \(list(assembly.behind))" }
         if !assembly.recovering.isEmpty { text += "; rebuild to be continued: plex \(list(assembly.recovering))" }
-        if !assembly.record.isClean, assembly.current.count > 1 {
+        if !assembly.returning.isEmpty { text += "; back again, gets what it missed: plex \(list(assembly.returning))" }
+        let dirty = assembly.dirtyRegions
+        if dirty > 0, assembly.current.count > 1 {
             text +=
-                "; it was not stopped cleanly: all data will be copied from plex \((assembly.record.pinned ?? assembly.current.first)?.description ?? "?")"
+                "; it was not stopped cleanly: \(dirty) dirty regions of \(assembly.record.regionBytes) bytes will be copied from plex \((assembly.record.pinned ?? assembly.current.first)?.description ?? "?")"
         }
         return VerdictReport(
             mirror: assembly.record.mirror.description, name: assembly.record.name, verdict: "startable", text: text)
@@ -126,7 +149,7 @@ public struct Examination: Codable, Sendable {
 extension Examination.DiskReport {
     init(disk: String) { self.disk = disk }
 
-    fileprivate mutating func fill(_ superblock: Superblock) {
+    fileprivate mutating func fill(_ superblock: Superblock, _ pages: FoundPages) {
         let record = superblock.record
         mirror = record.mirror.description
         name = record.name
@@ -147,8 +170,13 @@ extension Examination.DiskReport {
             let member = record[$0]
             return Examination.MemberReport(
                 index: Int($0.value), plex: member.uuid.description, role: "\(member.role)",
-                recoveryOffset: member.recoveryOffset, readErrors: member.readErrors, writeErrors: member.writeErrors)
+                missedRegions: member.missedWriteMap.map { pages.missedRegions($0) }, readErrors: member.readErrors,
+                writeErrors: member.writeErrors)
         }
+        bitmap = Examination.BitmapReport(
+            regions: superblock.layout.regionCount,
+            dirty: pages.regions(sheet: 0, nil, isClean: record.isClean).population, damagedPages: pages.damagedPages,
+            sequence: pages.sequence)
         history = record.history.map {
             Examination.PastReport(
                 generation: $0.generation.description, epoch: $0.epoch, ended: isoTime($0.endTime),

@@ -230,6 +230,7 @@ package struct MirrorFormatter {
         for (plan, member) in zip(plans, members) {
             guard let disk = open[plan.path] else { continue }
             let layout = try layout(plan.path, diskBytes: plan.diskBytes, dataBytes: plan.dataBytes)
+            try disk.writePages(of: record, layout: layout)
             try Self.stamp(disk, layout: layout, record: record, plex: member.uuid)
         }
         return record.mirror.description

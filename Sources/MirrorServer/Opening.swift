@@ -12,6 +12,10 @@ struct Opening {
     struct Options {
         var allowDegraded = false
         var isReadOnly = false
+        /// After a split: whose side goes on.
+        var keep: PlexUUID?
+        /// Of the first mirror opened; another one than 0 when a server that runs already takes one up.
+        var firstIndex = 0
         /// How long to wait for the locks of a server that was killed.
         var patienceSeconds = 5
     }
@@ -19,6 +23,7 @@ struct Opening {
     private struct Candidate {
         var disk: Disk
         var superblock: Superblock
+        var pages: FoundPages
     }
 
     /// - Throws: `DiskError` if a disk is named twice; whatever else is wrong with one disk leaves the others
@@ -33,7 +38,9 @@ struct Opening {
                     let disk = try Disk.open(
                         path, options.isReadOnly ? .readOnly : .readWrite, patienceSeconds: options.patienceSeconds)
                     do throws(DiskError) {
-                        candidates.append(Candidate(disk: disk, superblock: try disk.superblock()))
+                        let superblock = try disk.superblock()
+                        candidates.append(
+                            Candidate(disk: disk, superblock: superblock, pages: disk.pages(of: superblock)))
                     } catch {
                         disk.shut()
                         throw error
@@ -63,21 +70,22 @@ struct Opening {
     }
 
     private mutating func assembleOne(_ group: [Candidate], _ options: Options) {
-        let found = group.enumerated().map { FoundPlex(disk: $0.offset, superblock: $0.element.superblock) }
+        let found = group.enumerated().map {
+            FoundPlex(disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages)
+        }
         var assemblyOptions = AssemblyOptions()
         assemblyOptions.allowDegraded = options.allowDegraded
         assemblyOptions.isReadOnly = options.isReadOnly
+        assemblyOptions.keep = options.keep
         switch assemble(found, options: assemblyOptions) {
         case .refused(let refusal):
-            refused.append(Self.explain(refusal, group.map(\.disk.path), group[0].superblock.record))
+            refused.append(Self.explain(refusal, group.map(\.disk.path), found))
             for candidate in group { candidate.disk.shut() }
         case .assembled(let assembly):
             if served.contains(where: { $0.name == assembly.record.name }) {
                 refused.append(
                     RefusedMirror(
-                        name: assembly.record.name, uuid: assembly.record.mirror.description,
-                        size: assembly.record.dataBytes, state: "offline",
-                        reason: "another mirror of the same name is served",
+                        assembly.record, state: "offline", reason: "another mirror of the same name is served",
                         action: "serve \(group[0].disk.path) with a server of its own"))
                 for candidate in group { candidate.disk.shut() }
                 return
@@ -113,14 +121,13 @@ struct Opening {
             recentEvents: events, now: currentInstant())
         do throws(SystemError) {
             let one = try ServedMirror(
-                index: served.count, mirror: mirror, disks: disks, events: events, limits: Limits())
+                index: options.firstIndex + served.count, mirror: mirror, disks: disks, events: events, limits: Limits()
+            )
             one.paths = paths
             served.append(one)
         } catch {
             refused.append(
-                RefusedMirror(
-                    name: assembly.record.name, uuid: assembly.record.mirror.description,
-                    size: assembly.record.dataBytes, state: "offline", reason: "\(error)", action: "free some memory"))
+                RefusedMirror(assembly.record, state: "offline", reason: "\(error)", action: "free some memory"))
             for candidate in group { candidate.disk.shut() }
         }
     }
@@ -137,10 +144,10 @@ struct Opening {
         return bySequence.values.sorted { $0.sequence < $1.sequence }
     }
 
-    static func explain(_ refusal: Refusal, _ paths: [String], _ record: Record) -> RefusedMirror {
-        var result = RefusedMirror(
-            name: record.name, uuid: record.mirror.description, size: record.dataBytes, state: "offline", reason: "",
-            action: "")
+    /// - Parameters:
+    ///   - paths: of the disks that `FoundPlex.disk` numbers.
+    static func explain(_ refusal: Refusal, _ paths: [String], _ found: [FoundPlex]) -> RefusedMirror {
+        var result = RefusedMirror(found[0].superblock.record, state: "offline", reason: "", action: "")
         switch refusal {
         case .clonedPlex(let uuid, let disks):
             result.reason =
@@ -148,14 +155,12 @@ struct Opening {
             result.action = "name only the original"
         case .split(let sides, let related):
             result.state = "split"
-            let texts = sides.map { side in
-                "\(side.disks.map { paths[$0] }.joined(separator: ", ")) (epoch \(side.epoch), last change \(isoTime(side.updatedTime)))"
-            }
+            result.split = SplitReport(sides, paths, found)
             result.reason =
                 (related ? "split brain: each went on without the other: " : "no common history: ")
-                + texts.joined(separator: " against ")
+                + (result.split?.text ?? "")
             result.action =
-                "nothing was written; look at each side with plexus examine or serve DISK --read-only, then serve the side to keep alone with --degraded and join the other with --force"
+                "nothing was written; look at each side with plexus serve DISK --read-only, then choose: plexus resolve \(result.name) --keep DISK"
         case .incomplete(let missing, let present, let record):
             let names = missing.members.map { "plex \($0) (\(record[$0].uuid))" }.joined(separator: ", ")
             result.reason =

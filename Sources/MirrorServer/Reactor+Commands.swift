@@ -17,7 +17,7 @@ extension Reactor {
         }
         do throws(DiskError) {
             switch request.verb {
-            case .status, .events: break
+            case .status, .events, .resolve: break
             case .stop:
                 deliver(.tick, to: served.index)  // The event log is written at ticks; there will be no other.
                 send(.stop, to: served, for: control)
@@ -182,7 +182,18 @@ extension Reactor {
             )
         }
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }
-        return (plex, Attachment(superblock))
+        return (plex, Attachment(superblock, basis: basis(disk, superblock, record)))
+    }
+
+    /// How much must be copied. A copy that was broken off may have been mounted: only the time of its file's last
+    /// change can tell.
+    private func basis(_ disk: Disk, _ superblock: Superblock, _ record: Record) -> JoinBasis {
+        let own = superblock.record
+        if own.mirror != record.mirror, let objection = disk.objection(toUntouchedSince: own.updatedTime) {
+            return .everything(objection)
+        }
+        let pagesOf = own.mirror == record.mirror ? nil : own.parent?.mirror
+        return JoinBasis(superblock, disk.pages(of: superblock, mirror: pagesOf), joining: record)
     }
 
     private func vacancy(in record: Record, _ disk: Disk) throws(DiskError) -> PlexIndex {
@@ -199,7 +210,9 @@ extension Reactor {
             let layout = try Layout(
                 diskBytes: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)
             var entropy = systemEntropy()
-            return Attachment(uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0)
+            return Attachment(
+                uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0,
+                basis: .everything("it is new to this mirror"))
         } catch {
             switch error {
             case .diskTooSmall(let has, let needs):

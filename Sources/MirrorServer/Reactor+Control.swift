@@ -117,6 +117,7 @@ extension Reactor {
         switch request.verb {
         case .status: reportStatus(request, to: control)
         case .events: reportEvents(request, to: control)
+        case .resolve: resolve(request, from: control)
         case .break, .join, .offline, .online, .stop: command(request, from: control)
         }
     }

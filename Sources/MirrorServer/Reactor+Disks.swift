@@ -44,6 +44,7 @@ extension Reactor {
             case .answer: answerCommands(served)
             case .events: publishEvents(served)
             case .release(let plex):
+                served.disks[Int(plex.value)]?.stampIfBrokenOff()
                 served.disks[Int(plex.value)]?.shut()
                 served.disks[Int(plex.value)] = nil
             case .stopped:

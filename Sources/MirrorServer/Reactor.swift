@@ -10,8 +10,8 @@ internal import URing
 /// The one loop: sockets, disks, clock, control socket, signals; one thread.
 ///
 /// Files: `+Disks` (operations of the core and their completions), `+Connections` (accepting, reading,
-/// sending), `+Requests` (from NBD requests to the core and back), `+Control` and `+Commands` (the control
-/// socket).
+/// sending), `+Requests` (from NBD requests to the core and back), `+Control`, `+Commands` and `+Resolve` (the
+/// control socket).
 final class Reactor {
     /// What a completion is about; the top byte of its user data.
     enum Source: UInt8 {
@@ -81,7 +81,9 @@ final class Reactor {
         ring = try Ring(entries: 1024)
         smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
         largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
-        metadataPool = try BufferPool(capacityBytes: limits.metadataPoolBytes, largestBytes: 1 << 20)
+        let pages = (opening.served.count + opening.refused.count) * limits.metadataPagesPerMirror
+        metadataPool = try BufferPool(
+            capacityBytes: max(limits.metadataPoolBytes, pages * Superblock.byteCount), largestBytes: 1 << 20)
         var pool = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
         guard let zeroBuffer = pool.take(bytes: 1 << 20) else { throw SystemError("mmap", number: ENOMEM) }
         self.zeroBuffer = zeroBuffer

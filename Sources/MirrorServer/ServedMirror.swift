@@ -100,6 +100,9 @@ final class ServedMirror {
             readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
             corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: 0)
         report.atRisk = plex.isAtRisk
+        report.missedBytes = plex.missedRegions.map {
+            min(UInt64($0) * mirror.record.regionBytes, mirror.record.dataBytes)
+        }
         return report
     }
 
@@ -138,6 +141,17 @@ struct RefusedMirror {
     var state: String
     var reason: String
     var action: String
+    /// After a split brain.
+    var split: SplitReport?
+
+    init(_ record: Record, state: String, reason: String, action: String) {
+        name = record.name
+        uuid = record.mirror.description
+        size = record.dataBytes
+        self.state = state
+        self.reason = reason
+        self.action = action
+    }
 
     var report: StatusReport.Mirror {
         var report = StatusReport.Mirror(name: name, uuid: uuid, size: size, state: state)

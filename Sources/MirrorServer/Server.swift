@@ -53,7 +53,9 @@ public enum Server {
         for refused in opening.refused {
             logger.error("mirror=\(refused.name) state=\(refused.state): \(refused.reason); \(refused.action)")
         }
-        guard !opening.served.isEmpty else { throw nothingToServe(opening) }
+        // A split is no reason to leave: `plexus status` tells of it, and `plexus resolve` ends it.
+        let hasSplit = opening.refused.contains { $0.split != nil }
+        guard !opening.served.isEmpty || (hasSplit && !options.isReadOnly) else { throw nothingToServe(opening) }
         if let name = options.defaultMirror, !opening.served.contains(where: { $0.name == name }) {
             throw DiskError("--default \(name): no such mirror on these disks")
         }
@@ -116,6 +118,9 @@ public enum Server {
         // What needs no percent sign in a query; RFC 3986, "unreserved", and the slash.
         let plain = CharacterSet(
             charactersIn: "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/")
+        for refused in reactor.refused {
+            lines.append("\(refused.name): not served (\(refused.state)): \(refused.reason); \(refused.action)")
+        }
         for served in reactor.mirrors {
             let name = served.name.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? served.name
             for listener in reactor.listeners {

@@ -35,7 +35,14 @@ struct Examine: ParsableCommand {
             )
             print("  last written \(disk.updated ?? "?") by \(disk.host ?? "?"); \(disk.events) events")
             if let parent = disk.parentMirror { print("  broken off mirror \(parent)") }
-            for member in disk.members { print("  knows plex \(member.index) \(member.plex): \(member.role)") }
+            if let bitmap = disk.bitmap {
+                let damaged = bitmap.damagedPages > 0 ? ", \(bitmap.damagedPages) pages unreadable" : ""
+                print("  intent bitmap: \(bitmap.dirty) of \(bitmap.regions) regions dirty\(damaged)")
+            }
+            for member in disk.members {
+                let missed = member.missedRegions.map { ", missed \($0) regions" } ?? ""
+                print("  knows plex \(member.index) \(member.plex): \(member.role)\(missed)")
+            }
             for past in disk.history {
                 print("  before \(past.ended): generation \(past.generation), ended by \(past.reason)")
             }

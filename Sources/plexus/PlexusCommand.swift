@@ -13,7 +13,8 @@ struct PlexusCommand: ParsableCommand {
             """,
         version: plexusVersion,
         subcommands: [
-            Create.self, Serve.self, Status.self, Examine.self, Break.self, Join.self, Offline.self, Online.self,
+            Create.self, Serve.self, Status.self, Examine.self, Break.self, Join.self, Resolve.self, Offline.self,
+            Online.self,
             Wait.self, Stop.self, Events.self,
         ])
 }

@@ -1,0 +1,66 @@
+internal import Control
+internal import Logging
+internal import MirrorCore
+internal import MirrorFormat
+
+/// `plexus resolve`: after a split brain one side is chosen, and what the other wrote alone is given up.
+extension Reactor {
+    func resolve(_ request: ControlRequest, from control: ControlConnection) {
+        guard let name = request.mirror, let position = refused.firstIndex(where: { $0.name == name }) else {
+            let isServed = mirrors.contains { $0.name == request.mirror && !$0.isStopped }
+            let text = isServed ? "mirror \(request.mirror ?? "") is not split" : unknownMirror(request.mirror ?? "")
+            respond(.failure(text), to: control)
+            return
+        }
+        guard let split = refused[position].split else {
+            respond(
+                .failure("mirror \(name) is not split, but \(refused[position].state): \(refused[position].reason)"),
+                to: control)
+            return
+        }
+        guard let chosen = split.side(of: request.plex ?? "") else {
+            respond(
+                .failure(
+                    "--keep \(request.plex ?? ""): names no plex of mirror \(name), or one on each side; name a disk: \(split.paths.joined(separator: ", "))"
+                ), to: control)
+            return
+        }
+        let losers = split.sides.filter { $0.paths != chosen.side.paths }
+        guard request.force ?? false else {
+            respond(
+                .failure(
+                    "keeping \(chosen.side.text) gives up what was written on the other side: \(losers.map(\.text).joined(separator: "; ")). To do so: --force"
+                ), to: control)
+            return
+        }
+        do throws(DiskError) {
+            respond(try takeUp(position, split, keep: chosen.plex), to: control)
+        } catch {
+            respond(.failure(error.description), to: control)
+        }
+    }
+
+    /// Opens the disks again, as a start would, and serves what comes of it.
+    private func takeUp(
+        _ position: Int, _ split: SplitReport, keep: PlexUUID
+    ) throws(DiskError) -> ControlResponse {
+        var options = Opening.Options()
+        options.keep = keep
+        options.allowDegraded = true
+        options.patienceSeconds = 0
+        options.firstIndex = mirrors.count
+        let opening = try Opening.open(split.paths, options)
+        for warning in opening.warnings { logger.warning("\(warning)") }
+        guard let served = opening.served.first else {
+            throw DiskError(opening.refused.first.map { "\($0.reason); \($0.action)" } ?? "its disks can't be opened")
+        }
+        refused.remove(at: position)
+        mirrors.append(served)
+        drain(served.index)
+        updateCatalog()
+        var response = ControlResponse()
+        response.message =
+            "mirror \(served.name) is served from the side that was kept; see plexus status \(served.name) for the others"
+        return response
+    }
+}
