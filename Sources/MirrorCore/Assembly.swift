@@ -103,7 +103,8 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
     if !readOnlyDisks.isEmpty, !options.isReadOnly { return .refused(.mustStayReadOnly(disks: readOnlyDisks)) }
     guard let leader = leader(of: plexes, options) else { preconditionFailure("no plexes") }
     let strangers = strangers(plexes, leader: leader)
-    if options.mutant != .lowestIndexLeads, options.keep == nil, !strangers.isEmpty {
+    let isChosen = plexes.contains { $0.superblock.plex == options.keep }
+    if options.mutant != .lowestIndexLeads, !isChosen, !strangers.isEmpty {
         return .refused(split(plexes, strangers, leader: leader))
     }
 

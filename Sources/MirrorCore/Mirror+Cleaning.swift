@@ -88,24 +88,20 @@ extension Mirror {
             tracking.keepMissed(checkpoint, slot: slot)
         }
         if mutant != .clearWhileDegraded {
-            for plex in absent.members {
-                guard let slot = record[plex].missedWriteMap?.slot else { continue }
-                tracking.insertMissed(cleaner.candidates, slot: slot)
-            }
+            for slot in openSlots where !isBeingCopied(slot) { tracking.insertMissed(cleaner.candidates, slot: slot) }
         }
         cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
         cleaner.step = .moving
         cleaningGoesOn()
     }
 
-    /// Members whose missed writes are counted and that get none now.
-    private var absent: PlexSet {
-        PlexSet(
-            mask: record.configured.members.reduce(0) {
-                record[$1].missedWriteMap == nil ? $0 : $0 | PlexSet($1).mask
-            }
-        )
-        .subtracting(working).subtracting(recovering)
+    /// Those that some record on disk may name: a plex that is being forgotten, or was given a new map, counts on
+    /// in the old one until that is on record.
+    private var openSlots: [UInt8] { (0..<UInt8(tracking.maps.count)).filter { tracking.maps[Int($0)] != nil } }
+
+    /// The plex that this slot counts for gets all writes.
+    private func isBeingCopied(_ slot: UInt8) -> Bool {
+        recovering.members.contains { record[$0].missedWriteMap?.slot == slot }
     }
 
     /// Whoever counts as in sync after a restart must have been flushed: a plex that is being expelled and may lack a
@@ -122,8 +118,8 @@ extension Mirror {
     }
 
     private mutating func clearIfMoved() {
-        let used = record.configured.members.compactMap { record[$0].missedWriteMap?.slot }
-        guard used.allSatisfy({ tracking.isMapDurable(slot: $0, on: possibleInSync) }) || mutant == .clearBeforeMove
+        guard
+            openSlots.allSatisfy({ tracking.isMapDurable(slot: $0, on: possibleInSync) }) || mutant == .clearBeforeMove
         else { return }
         cleaner.step = .idle
         guard mayGoOn else {

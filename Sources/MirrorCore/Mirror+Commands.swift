@@ -437,7 +437,7 @@ extension Mirror {
                 // Its own changes are on their way into the maps; a record follows, see `isReadyToJoin`.
                 self.running?.step = .recording(ticket: round + 1)
             } else if recovering.contains(plex) || working.contains(plex) {
-                answer(.done("plex \(plex) is being rebuilt: \(copyReason(plex)) is copied"))
+                answer(.done("plex \(plex) is being rebuilt; it gets \(copyReason(plex))"))
             } else {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }

@@ -76,7 +76,7 @@ extension Mirror {
             }
             reason = objection
         }
-        plexes[Int(plex.value)].copyReason = "everything, for \(reason)"
+        plexes[Int(plex.value)].copyReason = "everything, because \(reason)"
         record[plex].missedWriteMap = nil
         // A slot of its own: the record on disk may still name the old one.
         guard let slot = tracking.freeSlot else { return }
@@ -89,7 +89,7 @@ extension Mirror {
     /// What the disk itself changed must be in the maps of the others before its own bitmap is overwritten.
     func isReadyToJoin(_ plex: PlexIndex) -> Bool {
         guard let slot = record[plex].missedWriteMap?.slot else { return true }
-        return tracking.isMapDurable(slot: slot, on: possibleInSync.subtracting(PlexSet(plex)))
+        return tracking.isMapDurable(slot: slot, on: working)
     }
 
     var readyToJoin: PlexSet {

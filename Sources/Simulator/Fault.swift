@@ -4,7 +4,7 @@ package enum Fault: Int, CaseIterable, Sendable {
     case shortTransfer, zeroTransfer, hang, blip
     case vanish, vanishForGood, badSectors
     case powerLoss, kill, cleanStop, crashAtOpen
-    case absentAtStart, rollBack, damagedSuperblock, damagedPage, clone, readOnlyStart, splitBrain
+    case absentAtStart, rollBack, damagedSuperblock, damagedPage, clone, readOnlyStart, splitBrain, resolve
     case offline, breakOff, remove, join
 
     package var name: String { "\(self)" }

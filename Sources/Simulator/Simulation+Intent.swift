@@ -34,6 +34,7 @@ extension Simulation {
     /// that comes into the set equals those that are in it. An absent plex lacks nothing but what its map says.
     func checkAgreement() {
         agreementIsDue = false
+        forgetLoser()
         guard let server, !server.isReadOnly, !isShadow else { return }
         let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }

@@ -8,7 +8,7 @@ extension Simulation {
     /// The freshest superblock of the mirror among the disks: the one that no other descends from.
     func leader(among candidates: some Sequence<Int>) -> Int? {
         var best: Int?
-        for disk in candidates {
+        for disk in candidates where disk != loser {
             guard let head = disks[disk].summary, head.mirror == mirrorUUID else { continue }
             guard let present = best, let other = disks[present].summary else {
                 best = disk

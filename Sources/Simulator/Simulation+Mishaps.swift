@@ -23,9 +23,7 @@ extension Simulation {
         case 3 where profile.has(.badSectors): spoil(random.below(disks.count))
         default:
             let disk = random.below(disks.count)
-            if profile.has(.rollBack), disks[disk].summary?.isClean ?? false, disks[disk].unflushed.isEmpty {
-                disks[disk].takeSnapshot()
-            }
+            if profile.has(.rollBack), disk != loser { disks[disk].takeSnapshot() }
         }
     }
 

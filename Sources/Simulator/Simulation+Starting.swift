@@ -20,7 +20,7 @@ extension Simulation {
             }
             let isSpare = !isTruth(disk) || hasPartner
             guard isSpare, random.chance(200) else { continue }
-            if profile.has(.rollBack), hasPartner, isOutdated(disk),
+            if profile.has(.rollBack), hasPartner, isOutdated(disk), disk != loser,
                 disks.indices.allSatisfy({ !disks[$0].isGone && isWhole($0) })
             {
                 count(.rollBack)
@@ -36,19 +36,33 @@ extension Simulation {
                 disks[disk].damage(copies: chosen, random: &random)
             }
         }
-        if profile.has(.splitBrain), random.chance(300) { splitBrain() }
+        forgetLoser()
+        if profile.has(.splitBrain), loser == nil, random.chance(300) { splitBrain() }
+    }
+
+    /// The loser of a split is one of the others again when it has been told, or blanked.
+    func forgetLoser() {
+        guard let disk = loser else { return }
+        if let head = disks[disk].summary, head.mirror == mirrorUUID,
+            let leader = leader(among: disks.indices), let record = disks[leader].head?.record,
+            !record.descends(from: head.generation)
+        {
+            return
+        }
+        loser = nil
     }
 
     private func isWhole(_ disk: Int) -> Bool {
         if case .found = disks[disk].scanResult() { true } else { false }
     }
 
-    /// The snapshot is of an earlier record: what the engine can know to be old.
+    /// The snapshot is of an earlier record, or of a plex that is out: what the engine can know to be old.
     private func isOutdated(_ disk: Int) -> Bool {
-        guard let snapshot = disks[disk].snapshot?.head.record, let present = disks[disk].summary,
-            snapshot.mirror == mirrorUUID, present.mirror == mirrorUUID
+        guard let snapshot = disks[disk].snapshot?.head, snapshot.record.mirror == mirrorUUID,
+            let leader = leader(among: disks.indices), let lead = disks[leader].head?.record
         else { return false }
-        return snapshot.epoch < present.epoch
+        let isOut = lead.index(of: snapshot.plex).map { lead[$0].role != .inSync } ?? true
+        return isOut || snapshot.record.epoch < lead.epoch
     }
 
     private func presentDisks() -> [Int] {
@@ -75,6 +89,8 @@ extension Simulation {
     /// - Returns: whether a server runs.
     func openSome() -> Bool {
         let present = presentDisks()
+        // The loser of a split must not be started alone: that would be another decision.
+        if loser != nil, !present.contains(where: { isTruth($0) }) { return false }
         var options = AssemblyOptions()
         options.mutant = self.options.mutant
         options.isReadOnly = isHostile && profile.has(.readOnlyStart) && random.chance(200)
@@ -124,11 +140,28 @@ extension Simulation {
                 fail("R11", "no current plex, although one of disks \(present) is")
             }
         case .split:
+            if loser != nil {
+                return options.isReadOnly ? false : resolve(plexes, present.filter { isTruth($0) }, options)
+            }
             if forgetAncient(present) { return false }
             fail("R11", "split brain is diagnosed in a legal history: \(refusal)")
         case .clonedPlex, .mustStayReadOnly: fail("R11", "refused without reason: \(refusal)")
         }
         return false
+    }
+
+    /// The side that was kept goes on, and what the loser wrote alone is overwritten.
+    private func resolve(_ plexes: [FoundPlex], _ right: [Int], _ options: AssemblyOptions) -> Bool {
+        var forced = options
+        forced.allowDegraded = true
+        forced.keep = random.pick(right).flatMap { disks[$0].head?.plex }
+        guard case .assembled(let assembly) = judge(plexes, forced) else {
+            fail("R11", "a split can't be resolved in favour of one of disks \(right)")
+            return false
+        }
+        count(.resolve)
+        open(assembly, isReadOnly: false)
+        return true
     }
 
     /// The history of a record reaches back 16 generations. Whoever was away longer looks like a stranger and is
@@ -241,6 +274,12 @@ extension Simulation {
             case .assembled: fail("R11", "a split brain is started")
             }
             if writes != disks.map(\.writes) { fail("R11", "a refusal wrote to a disk") }
+        }
+        if hasParted, profile.has(.resolve) {
+            loser = sides[1]
+            disks[sides[1]].snapshot = nil
+            // Its own side of the story has no part in what the oracle knows.
+            return
         }
         disks[sides[1]].wipeSuperblocks()
     }

@@ -38,6 +38,8 @@ package final class Simulation {
     var isShadow = false
     /// A disk was rolled back since the last start.
     var mustShowAll = false
+    /// After a split brain that is to be resolved: the disk that loses, until its superblock knows it.
+    var loser: Int?
     var blipUntil: UInt64 = 0
     var blipError: Int32 = 5
     /// Why the present life ended; nil: it goes on.
