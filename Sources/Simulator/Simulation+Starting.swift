@@ -140,6 +140,7 @@ extension Simulation {
                 fail("R11", "no current plex, although one of disks \(present) is")
             }
         case .split:
+            if let disk = lastLoser, disks[disk].lostEpoch > disks[disk].summary?.epoch ?? 0 { loser = disk }
             if loser != nil {
                 return options.isReadOnly ? false : resolve(plexes, present.filter { isTruth($0) }, options)
             }
@@ -277,6 +278,7 @@ extension Simulation {
         }
         if hasParted, profile.has(.resolve) {
             loser = sides[1]
+            lastLoser = sides[1]
             disks[sides[1]].snapshot = nil
             // Its own side of the story has no part in what the oracle knows.
             return

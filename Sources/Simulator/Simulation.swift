@@ -40,6 +40,8 @@ package final class Simulation {
     var mustShowAll = false
     /// After a split brain that is to be resolved: the disk that loses, until its superblock knows it.
     var loser: Int?
+    /// The same for ever: a superblock copy from before may come to light again when the newer ones are damaged.
+    var lastLoser: Int?
     var blipUntil: UInt64 = 0
     var blipError: Int32 = 5
     /// Why the present life ended; nil: it goes on.
