@@ -11,7 +11,7 @@ internal import MirrorFormat
 /// If power fails anywhere between, a bit is set that need not be: some bytes are copied for nothing.
 struct Cleaner {
     enum Step {
-        case idle, flushing, moving, clearing
+        case idle, flushing, leaving, moving, clearing
     }
 
     var step = Step.idle
@@ -112,6 +112,7 @@ extension Mirror {
     mutating func cleaningGoesOn() {
         switch cleaner.step {
         case .idle, .flushing: break
+        case .leaving: cleanWhenLeft()
         case .moving: clearIfMoved()
         case .clearing: endIfCleared()
         }
@@ -148,11 +149,24 @@ extension Mirror {
         tracking.active = RegionSet(count: tracking.regionCount)
         startCleaning(isFinal: true)
         cleaner.flushed = flushed
-        guard !hasUnequal, mayGoOn else {
+        guard !hasUnequal, working.isSubset(of: flushed) else {
             cleaner.step = .idle
             finalCleaningEnded(isClean: false)
             return
         }
-        cleaningFlushed(good: flushed)
+        cleaner.step = .leaving
+        cleanWhenLeft()
+    }
+
+    /// A plex that failed the last flush counts as in sync until it is on record that it does not.
+    private mutating func cleanWhenLeft() {
+        guard !mayGoOn else {
+            cleaner.step = .flushing
+            cleaningFlushed(good: cleaner.flushed)
+            return
+        }
+        guard !commit.isWanted, !commit.isRunning else { return }
+        cleaner.step = .idle
+        finalCleaningEnded(isClean: false)
     }
 }

@@ -85,10 +85,11 @@ extension Mirror {
     }
 
     private mutating func adoptPages(_ assembly: Assembly) {
-        let found = working.members.compactMap { plex in assembly.found[plex]?.pages.map { (plex, $0) } }
-        if found.count < working.count, !record.isClean {
-            // Of a disk whose bitmap was not read nothing is known.
-            tracking.insertIntent(0..<tracking.regionCount)
+        let found = working.members.compactMap { plex in
+            assembly.found[plex].map { found in
+                // Of a disk whose bitmap was not read nothing is known.
+                (plex, found.pages ?? FoundPages(of: found.superblock, bitsPerPage: limits.bitsPerPage))
+            }
         }
         tracking.adopt(found, maps: record.members.compactMap(\.missedWriteMap), isClean: record.isClean)
     }

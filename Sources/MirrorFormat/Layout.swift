@@ -205,8 +205,8 @@ package struct Layout: Sendable, Equatable {
     /// The maps are as long as seven bitmaps, and the bitmap has a bit for each region.
     var hasRoomForMaps: Bool {
         guard let bitmap = area(.intentBitmap), let maps = area(.missedWriteMaps) else { return false }
-        let bits = bitmap.length / Self.blockBytes * Self.bitsPerBitmapPage
-        return bits >= regionCount && maps.length / Self.missedWriteMapCount == bitmap.length
+        let pages = (regionCount + Self.bitsPerBitmapPage - 1) / Self.bitsPerBitmapPage
+        return bitmap.length / Self.blockBytes >= pages && maps.length / Self.missedWriteMapCount == bitmap.length
             && maps.length % Self.missedWriteMapCount == 0
     }
 

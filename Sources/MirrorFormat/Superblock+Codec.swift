@@ -190,6 +190,7 @@ extension Superblock {
             throw .inconsistent("member count")
         }
         var members: [Member] = []
+        var usedSlots: Set<UInt8> = []
         for index in 0..<PlexSet.capacity {
             let base = memberTable + index * memberBytes
             guard let role = Role(rawValue: bytes.loadLittleEndian(at: base + 16)),
@@ -197,6 +198,10 @@ extension Superblock {
             else { throw .inconsistent("member \(index)") }
             var member = Member(uuid: PlexUUID(bytes.loadUUID(at: base)), role: role)
             member.missedWriteMap = try decodeMap(bytes, index, slot: bytes.loadLittleEndian(at: base + 17))
+            if let slot = member.missedWriteMap?.slot, !usedSlots.insert(slot).inserted {
+                // The pages carry the number of one absence: the other plex would seem to have missed nothing.
+                throw .inconsistent("map of \(index)")
+            }
             member.cause = FailureCause(
                 operation: operation, errorNumber: bytes.loadLittleEndian(at: base + 20),
                 offset: bytes.loadLittleEndian(at: base + 24), time: bytes.loadLittleEndian(at: base + 32))

@@ -20,7 +20,10 @@ private func judge(_ plexes: [FoundPlex], allowDegraded: Bool = false, isReadOnl
 }
 
 private func sets(_ assembly: Assembly) -> [PlexSet] {
-    [assembly.current, assembly.behind, assembly.recovering, assembly.missing]
+    [
+        assembly.current, assembly.behind, assembly.recovering, assembly.missing,
+        assembly.returning.union(assembly.losers),
+    ]
 }
 
 private func normalised(_ refusal: Refusal) -> Refusal {
@@ -38,7 +41,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     @Test func equalPairIsCurrent() throws {
         let verdict = judge([try found(0, freshRecord()), try found(1, freshRecord())])
         let assembly = try #require(verdict.assembly)
-        #expect(sets(assembly) == [set(0, 1), .empty, .empty, .empty])
+        #expect(sets(assembly) == [set(0, 1), .empty, .empty, .empty, .empty])
         #expect(assembly.found.mapValues(\.disk) == [PlexIndex(0): 0, PlexIndex(1): 1])
         #expect(assembly.participants == set(0, 1))
     }
@@ -50,7 +53,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
             #expect(judge(plexes).refusal == expected)
             for (degraded, readOnly) in [(true, false), (false, true)] {
                 let assembly = try #require(judge(plexes, allowDegraded: degraded, isReadOnly: readOnly).assembly)
-                #expect(sets(assembly) == [set(present), .empty, .empty, set(1 - present)])
+                #expect(sets(assembly) == [set(present), .empty, .empty, set(1 - present), .empty])
             }
         }
     }
@@ -58,13 +61,13 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     @Test func plexThatWentOnAloneStartsAloneUnasked() throws {
         let alone = freshRecord().next(2, roles: [1: .failed])
         let assembly = try #require(judge([try found(0, alone)]).assembly)
-        #expect(sets(assembly) == [set(0), .empty, .empty, .empty])
+        #expect(sets(assembly) == [set(0), .empty, .empty, .empty, .empty])
     }
 
     @Test func ancestorThatWasExpelledIsNotUsed() throws {
         let alone = freshRecord().next(2, roles: [1: .failed])
         let assembly = try #require(judge([try found(0, alone), try found(1, freshRecord())]).assembly)
-        #expect(sets(assembly) == [set(0), .empty, .empty, .empty])
+        #expect(sets(assembly) == [set(0), .empty, .empty, .empty, .empty])
         #expect(assembly.record == alone && assembly.participants == set(0))
     }
 
@@ -80,7 +83,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
         let ahead = freshRecord().changed { $0.epoch += 1 }
         for (older, newer) in [(0, 1), (1, 0)] {
             let assembly = try #require(judge([try found(older, freshRecord()), try found(newer, ahead)]).assembly)
-            #expect(sets(assembly) == [set(newer), set(older), .empty, .empty])
+            #expect(sets(assembly) == [set(newer), set(older), .empty, .empty, .empty])
             #expect(assembly.participants == set(0, 1))
         }
     }
@@ -91,7 +94,7 @@ private func normalised(_ refusal: Refusal) -> Refusal {
         let ahead = three.next(2, roles: [2: .failed])
         let assembly = try #require(
             judge([try found(0, ahead), try found(1, three), try found(2, three)]).assembly)
-        #expect(sets(assembly) == [set(0), set(1), .empty, .empty])
+        #expect(sets(assembly) == [set(0), set(1), .empty, .empty, .empty])
     }
 
     @Test func eachSideWentOnAloneIsSplitBrain() throws {
@@ -173,22 +176,32 @@ private func normalised(_ refusal: Refusal) -> Refusal {
                     == .noCurrentPlex(needed: set(0), record: rebuilding))
         }
         let both = try #require(judge([try found(0, rebuilding), try found(1, rebuilding)]).assembly)
-        #expect(sets(both) == [set(0), .empty, set(1), .empty])
+        #expect(sets(both) == [set(0), .empty, set(1), .empty, .empty])
     }
 
-    @Test(arguments: [.failed, .offline, .brokenOff, .stale] as [Role])
+    @Test(arguments: [.failed, .offline, .brokenOff] as [Role])
     func plexThatIsOutOfTheSetIsNotUsed(role: Role) throws {
         let record = freshRecord([.inSync, role])
         let assembly = try #require(judge([try found(0, record), try found(1, record)]).assembly)
-        #expect(sets(assembly) == [set(0), .empty, .empty, .empty] && assembly.participants == set(0))
+        #expect(sets(assembly) == [set(0), .empty, .empty, .empty, .empty] && assembly.participants == set(0))
         #expect(assembly.found.count == 2)
         #expect(judge([try found(1, record)]).refusal == .noCurrentPlex(needed: set(0), record: record))
+    }
+
+    /// Nobody took it out: it was absent at a start, and is rebuilt without being asked for.
+    @Test func plexThatWasAbsentAtAStartReturns() throws {
+        let record = freshRecord().next(2, because: .startedDegraded, roles: [1: .stale])
+        let assembly = try #require(judge([try found(0, record), try found(1, freshRecord())]).assembly)
+        #expect(sets(assembly) == [set(0), .empty, .empty, .empty, set(1)] && assembly.participants == set(0, 1))
+        #expect(judge([try found(1, record)]).refusal == .noCurrentPlex(needed: set(0), record: record))
+        let alone = try #require(judge([try found(0, record)]).assembly)
+        #expect(alone.participants == set(0))
     }
 
     @Test func forgottenPlexThatComesBackIsNotFound() throws {
         let alone = freshRecord().changed { $0[PlexIndex(1)] = .absent }.next(2, because: .removed)
         let assembly = try #require(judge([try found(0, alone), try found(1, freshRecord())]).assembly)
-        #expect(sets(assembly) == [set(0), .empty, .empty, .empty] && assembly.found.count == 1)
+        #expect(sets(assembly) == [set(0), .empty, .empty, .empty, .empty] && assembly.found.count == 1)
     }
 
     @Test func unknownReadOnlyFeatureAllowsReadingOnly() throws {

@@ -38,8 +38,13 @@ final class MirrorBench {
             isDurable = operation.isDurable
         }
 
-        /// And not a block of the event log.
+        /// And not a block of the event log, nor a page.
         var isSuperblock: Bool { kind == .writeMetadata && offset >= Disk.bytes - Layout.superblockAreaBytes }
+
+        /// Of the intent bitmap or of a missed-write map. Behind them lie two remap tables of 16 KiB, the event log
+        /// and the superblocks, 64 KiB each.
+        var isPage: Bool { kind == .writeMetadata && offset < Disk.bytes - (160 << 10) }
+        var isEventBlock: Bool { kind == .writeMetadata && !isSuperblock && !isPage }
     }
 
     private var mirror: Mirror
@@ -54,22 +59,41 @@ final class MirrorBench {
     private(set) var events: [EventRecord] = []
     private(set) var released: [PlexIndex] = []
     private(set) var isStopped = false
-    /// The whole tail of each disk that metadata was written to, by offset.
-    private var blocks: [Int: [UInt64: [UInt8]]] = [:]
+    /// What lies on the disks now, by plex; a test may change it behind the mirror's back.
+    var disks: [Int: DiskImage] = [:]
+    /// Of that, what this mirror wrote.
+    private var written: [Int: DiskImage] = [:]
+    let limits: Limits
+    var bitsPerPage: Int { limits.bitsPerPage }
     private var nextCommand: UInt64 = 1
 
     init(_ assembly: Assembly, isReadOnly: Bool = false, limits: Limits = Limits()) {
+        self.limits = limits
+        for (plex, found) in assembly.found {
+            disks[Int(plex.value)] = DiskImage(found, bitsPerPage: limits.bitsPerPage)
+        }
         mirror = Mirror(
             assembly: assembly, writer: Superblock.Writer(bootID: .zero, host: "bench"), entropy: Entropy(1, 2, 3, 4),
             isReadOnly: isReadOnly, limits: limits, now: Instant(nanoseconds: now, unixNanoseconds: now))
         take()
     }
 
-    /// - Parameter present: the plexes whose disks are there; nil: all that the record lists in sync.
+    /// - Parameters:
+    ///   - present: the plexes whose disks are there; nil: all that the record lists in sync.
+    ///   - dirty: regions whose intent bit is set, on every disk.
+    ///   - change: what befell the disk of a plex since it was created.
     convenience init(
-        _ record: Record = freshRecord(), present: PlexSet? = nil, isReadOnly: Bool = false, limits: Limits = Limits()
+        _ record: Record = freshRecord(), present: PlexSet? = nil, dirty: [Int] = [], isReadOnly: Bool = false,
+        limits: Limits = Limits(), change: (Int, inout DiskImage) -> Void = { _, _ in }
     ) throws {
-        let plexes = try (present ?? record.configured).members.map { try found(Int($0.value), record) }
+        let plexes = try (present ?? record.configured).members.map { plex in
+            try foundWithPages(Int(plex.value), record, bitsPerPage: limits.bitsPerPage) { image in
+                if !dirty.isEmpty {
+                    image.setPage(sheet: 0, regions: dirty, of: record)
+                }
+                change(Int(plex.value), &image)
+            }
+        }
         var options = AssemblyOptions()
         options.allowDegraded = present != nil
         options.isReadOnly = isReadOnly
@@ -102,6 +126,7 @@ final class MirrorBench {
     @discardableResult
     func command(_ command: Command) -> UInt64 {
         defer { nextCommand += 1 }
+        if case .join(let plex, let attachment) = command { insert(Int(plex.value), attachment) }
         handle(.command(CommandID(nextCommand), command))
         return nextCommand
     }
@@ -148,7 +173,10 @@ final class MirrorBench {
             handle(.completion(operation.tag, .failed(failure)))
             return
         }
-        if let block { blocks[Int(operation.plex.value), default: [:]][operation.offset] = block }
+        if let block {
+            disks[Int(operation.plex.value)]?.blocks[operation.offset] = block
+            written[Int(operation.plex.value), default: blank(operation.plex)].blocks[operation.offset] = block
+        }
         trace.append(.complete(Operation(operation)))
         handle(.completion(operation.tag, .transferred(bytes ?? operation.length)))
     }
@@ -195,24 +223,37 @@ final class MirrorBench {
     /// Two copies of one round differ in their slot, so a tag is unique among what is in flight.
     private func key(_ operation: DiskOperation) -> DiskTag { operation.tag }
 
+    private func blank(_ plex: PlexIndex) -> DiskImage {
+        var image = disks[Int(plex.value)]
+        image?.blocks = [:]
+        guard let image else { preconditionFailure("no disk for plex \(plex)") }
+        return image
+    }
+
     // MARK: what is on the disks
 
-    func block(_ plex: Int, at offset: UInt64) -> [UInt8]? { blocks[plex]?[offset] }
+    /// Of what this mirror wrote.
+    func block(_ plex: Int, at offset: UInt64) -> [UInt8]? { written[plex]?.blocks[offset] }
 
-    /// What a server would find on this disk after a power failure now.
-    func scan(_ plex: Int) -> SuperblockScan {
-        let start = Disk.bytes - Layout.superblockAreaBytes
-        var area = [UInt8](repeating: 0, count: Int(Layout.superblockAreaBytes))
-        for (offset, block) in blocks[plex] ?? [:] where offset >= start {
-            area.replaceSubrange(Int(offset - start)..<Int(offset - start) + block.count, with: block)
-        }
-        return unsafe SuperblockScan.scan(area: area.span.bytes, diskBytes: Disk.bytes)
-    }
+    /// What a server would find on this disk after a power failure now, of what this mirror wrote.
+    func scan(_ plex: Int) -> SuperblockScan { written[plex]?.scan() ?? .none }
 
     /// The record on this disk; nil: none was written in this test.
     func recorded(_ plex: Int) -> Record? {
         if case .found(let superblock) = scan(plex) { return superblock.record }
         return nil
+    }
+
+    /// The regions whose intent bit is set on this disk.
+    func intent(_ plex: Int) -> [Int] { disks[plex]?.regions(sheet: 0) ?? [] }
+
+    /// The regions that plex `plex` missed, as the disk of plex `witness` says; nil: nobody counts.
+    func missed(_ plex: Int, accordingTo witness: Int = 0) -> [Int]? {
+        guard let map = record[PlexIndex(plex)].missedWriteMap, let image = disks[witness],
+            let found = image.found(disk: witness)
+        else { return nil }
+        let regions = found.pages?.regions(sheet: Int(map.slot) + 1, map, isClean: false)
+        return regions.map { set in (0..<set.count).filter { set.contains($0) } }
     }
 
     // MARK: the trace
@@ -229,17 +270,10 @@ final class MirrorBench {
 
     func lastPosition(_ isWanted: (Step) -> Bool) -> Int? { trace.lastIndex(where: isWanted) }
 
-    /// Makes the mirror dirty, so that later writes start at once.
+    /// Sets every intent bit, so that later writes start at once.
     func dirty() {
-        send(999_999, .write, Disk.dataBytes - 4096)
+        send(999_999, .write, 0, Disk.dataBytes)
         settle()
         clearTrace()
     }
-}
-
-extension DiskFailure {
-    static let media = DiskFailure(errorNumber: 5, isBlockDevice: false)
-    static let noSpace = DiskFailure(errorNumber: 28, isBlockDevice: false)
-    static let gone = DiskFailure(errorNumber: 19, isBlockDevice: false)
-    static let busy = DiskFailure(errorNumber: 16, isBlockDevice: false)
 }

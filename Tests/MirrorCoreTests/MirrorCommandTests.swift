@@ -77,7 +77,7 @@ extension Answer {
             let id = bench.command(.breakOff(PlexIndex(plex), name: "c"))
             #expect(bench.answers[id]?.isRefused == true)
         }
-        let unequal = try MirrorBench(freshRecord().changed { $0.isClean = false })
+        let unequal = try MirrorBench(freshRecord().changed { $0.isClean = false }, dirty: Disk.allRegions)
         unequal.settle(holding: { $0.kind == .read })
         let id = unequal.command(.breakOff(PlexIndex(1), name: "c"))
         #expect(unequal.answers[id]?.isRefused == true)
@@ -129,11 +129,13 @@ extension Answer {
 
     @Test func joinOfAPlexThatTakesPartOrOfAnotherSizeIsRefused() throws {
         let bench = try MirrorBench(freshRecord([.inSync, .inSync, .failed]), present: set(0, 1))
-        let layout = try Disk.layout()
-        let taking = bench.command(.join(PlexIndex(1), Attachment(uuid: plexUUID(1), layout: layout, sequence: 1)))
+        let taking = bench.command(.join(PlexIndex(1), try newDisk(plexUUID(1), sequence: 1)))
         #expect(bench.answers[taking]?.isRefused == true)
-        let other = try Layout(diskBytes: Disk.bytes, dataBytes: 2 << 20, regionBytes: nil, spareBytes: nil)
-        let sized = bench.command(.join(PlexIndex(2), Attachment(uuid: plexUUID(2), layout: other, sequence: 1)))
+        let other = try Disk.layout(dataBytes: 2 << 20)
+        let sized = bench.command(
+            .join(
+                PlexIndex(2), Attachment(uuid: plexUUID(2), layout: other, sequence: 1, basis: .everything("it is new"))
+            ))
         #expect(bench.answers[sized]?.isRefused == true && bench.pending.isEmpty)
     }
 
@@ -145,7 +147,7 @@ extension Answer {
         bench.complete(.write, on: 1, at: 0, failing: .media)
         bench.complete(.write, on: 0, at: 0)
         bench.settle(holding: { $0.plex == 1 })
-        let attachment = Attachment(uuid: plexUUID(1), layout: try Disk.layout(), sequence: 9)
+        let attachment = try newDisk(plexUUID(1), sequence: 9)
         let early = bench.command(.join(PlexIndex(1), attachment))
         // A write given up may still land, after whatever is written now.
         #expect(bench.answers[early]?.isRefused == true)

@@ -12,7 +12,14 @@ import Testing
         bench.complete(.flush, on: 0)
         #expect(bench.waiting(.writeMetadata).isEmpty)
         bench.complete(.flush, on: 1)
-        #expect(bench.waiting(.writeMetadata).count == 4 && !bench.isStopped)
+        // The bits first: never a clean mark beside a bit.
+        #expect(bench.pending.count == 2 && bench.waiting(.writeMetadata).allSatisfy(\.isPage))
+        bench.complete(.writeMetadata, on: 0)
+        #expect(bench.pending.count == 1)
+        bench.complete(.writeMetadata, on: 1)
+        #expect(bench.intent(0).isEmpty && bench.intent(1).isEmpty)
+        #expect(bench.pending.count == 4 && bench.waiting(.writeMetadata).allSatisfy(\.isSuperblock))
+        #expect(!bench.isStopped)
         bench.settle()
         #expect(bench.recorded(0)?.isClean == true && bench.recorded(1)?.isClean == true)
         #expect(bench.answers[id]?.isDone == true && bench.isStopped && bench.released.count == 2)
@@ -55,48 +62,6 @@ import Testing
         let id = bench.command(.stop)
         bench.settle(failing: { $0.kind == .writeMetadata ? .media : nil })
         #expect(bench.isStopped && bench.answers[id]?.isFailed == true)
-        for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == false) }
-    }
-
-    @Test func idleMirrorIsFlushedThenMarkedClean() throws {
-        let bench = try MirrorBench()
-        bench.dirty()
-        bench.tick(afterMilliseconds: 4999)
-        #expect(bench.waiting(.flush).isEmpty)
-        bench.tick(afterMilliseconds: 1)
-        #expect(bench.waiting(.flush).map(\.plex) == [0, 1])
-        bench.complete(.flush, on: 0)
-        #expect(bench.waiting(.writeMetadata).isEmpty)
-        bench.settle()
-        for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == true) }
-        // The next write marks it dirty again first.
-        bench.send(1, .write)
-        #expect(bench.waiting(.write).isEmpty)
-        bench.settle()
-        #expect(bench.replies[1] == .ok && bench.recorded(0)?.isClean == false && bench.recorded(1)?.isClean == false)
-    }
-
-    @Test func writeDuringTheIdleFlushCancelsTheCleanMark() throws {
-        let bench = try MirrorBench()
-        bench.dirty()
-        bench.tick(afterMilliseconds: 5000)
-        bench.send(1, .write)
-        #expect(bench.waiting(.write).count == 2)
-        bench.settle(holding: { $0.kind == .write })
-        #expect(bench.recorded(0)?.isClean == false && bench.waiting(.writeMetadata).isEmpty)
-        bench.settle()
-        #expect(bench.replies[1] == .ok && bench.recorded(0)?.isClean == false)
-    }
-
-    @Test func writeDuringTheCleanMarkWaitsUntilItIsDirtyAgain() throws {
-        let bench = try MirrorBench()
-        bench.dirty()
-        bench.tick(afterMilliseconds: 5000)
-        bench.settle(holding: { $0.kind == .writeMetadata })
-        bench.send(1, .write)
-        #expect(bench.waiting(.write).isEmpty)
-        bench.settle(holding: { $0.kind == .write })
-        #expect(bench.waiting(.write).count == 2)
         for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == false) }
     }
 }

@@ -8,9 +8,14 @@ struct Missing: Error {}
 enum Disk {
     static let bytes: UInt64 = 16 << 20
     static let dataBytes: UInt64 = 4 << 20
+    /// Of 1 MiB.
+    static let allRegions = [0, 1, 2, 3]
 
-    static func layout() throws -> Layout {
-        try Layout(diskBytes: bytes, dataBytes: dataBytes, regionBytes: nil, spareBytes: nil)
+    static func layout(
+        dataBytes: UInt64 = dataBytes, regionBytes: UInt64 = 1 << 20, bitsPerPage: Int = BitmapPage.bitCount
+    ) throws -> Layout {
+        try Layout(
+            tinyDisk: bytes, dataBytes: dataBytes, regionBytes: regionBytes, bitsPerPage: UInt64(bitsPerPage))
     }
 }
 
@@ -18,11 +23,11 @@ func era(_ number: UInt64) -> Generation { Generation(UUID128(high: 0x6E6E, low:
 
 func plexUUID(_ number: Int) -> PlexUUID { PlexUUID(UUID128(high: 0x9C9C, low: UInt64(number))) }
 
-/// A mirror just created: generation 1, epoch 1, clean, one member per role.
-func freshRecord(_ roles: [Role] = [.inSync, .inSync]) -> Record {
+/// A mirror just created: generation 1, epoch 1, clean, one member per role. Four regions, or as many as wished.
+func freshRecord(_ roles: [Role] = [.inSync, .inSync], regionBytes: UInt64 = 1 << 20) -> Record {
     Record(
         mirror: MirrorUUID(UUID128(high: 0x3333, low: 0x3333)), name: "m", dataBytes: Disk.dataBytes,
-        regionBytes: 1 << 20, generation: era(1),
+        regionBytes: regionBytes, generation: era(1),
         members: roles.enumerated().map { Member(uuid: plexUUID($0.offset), role: $0.element) }, time: 1)
 }
 
@@ -43,12 +48,33 @@ extension Record {
     }
 }
 
-/// The superblock of plex `index`, on the disk of that number.
-func found(_ index: Int, _ record: Record, disk: Int? = nil) throws -> FoundPlex {
-    FoundPlex(
+/// The superblock of plex `index`, on the disk of that number: all that a verdict depends on.
+func found(
+    _ index: Int, _ record: Record, disk: Int? = nil, bitsPerPage: Int = BitmapPage.bitCount
+) throws -> FoundPlex {
+    let layout = try Disk.layout(regionBytes: record.regionBytes, bitsPerPage: bitsPerPage)
+    return FoundPlex(
         disk: disk ?? index,
-        superblock: Superblock(
-            record: record, plex: plexUUID(index), sequence: 1, layout: try Disk.layout(), writer: .none))
+        superblock: Superblock(record: record, plex: plexUUID(index), sequence: 1, layout: layout, writer: .none))
+}
+
+/// The same with the pages of the bitmap, as `create` left them.
+///
+/// - Parameter change: what befell the disk since.
+func foundWithPages(
+    _ index: Int, _ record: Record, bitsPerPage: Int = BitmapPage.bitCount,
+    _ change: (inout DiskImage) -> Void = { _ in }
+) throws -> FoundPlex {
+    var image = DiskImage(
+        try found(index, record, bitsPerPage: bitsPerPage).superblock, bitsPerPage: bitsPerPage)
+    change(&image)
+    guard let found = image.found(disk: index) else { throw Missing() }
+    return found
+}
+
+/// A disk that was never part of any mirror.
+func newDisk(_ uuid: PlexUUID = plexUUID(9), sequence: UInt64 = 4) throws -> Attachment {
+    Attachment(uuid: uuid, layout: try Disk.layout(), sequence: sequence, basis: .everything("it is new"))
 }
 
 func set(_ plexes: Int...) -> PlexSet { PlexSet(mask: plexes.reduce(0) { $0 | 1 << UInt8($1) }) }

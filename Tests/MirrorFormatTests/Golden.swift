@@ -17,10 +17,12 @@ enum Golden {
         failed.writeErrors = 4
         failed.corrected = 5
         failed.spared = 6
+        failed.missedWriteMap = MissedWriteMap(
+            slot: 6, id: 0x0123_4567_89AB_CDEF, startsFull: false, epoch: 7, lastClear: 41)
         let own = Member(uuid: PlexUUID(UUID128(high: 0xA1A1_A1A1_A1A1_A1A1, low: 1)), role: .inSync)
         var rebuilt = Member(uuid: PlexUUID(UUID128(high: 0xA2A2_A2A2_A2A2_A2A2, low: 2)), role: .recovering)
-        rebuilt.missedWriteMap = 3
-        rebuilt.recoveryOffset = 1 << 20
+        rebuilt.missedWriteMap = MissedWriteMap(
+            slot: 3, id: 0xFEDC_BA98_7654_3211, startsFull: true, epoch: 8, lastClear: 99)
         var record = Record(
             mirror: mirror, name: "golden", dataBytes: 8 << 20, regionBytes: 1 << 20,
             generation: Generation(UUID128(high: 0x1111_0000_0000_0000, low: 1)), members: [failed, own, rebuilt],
@@ -40,8 +42,8 @@ enum Golden {
     }
 
     static let superblockRows: [(Int, String)] = [
-        (0, "504c455855535342010000006272853a"),
-        (32, "00000000000000000207080106010600"),
+        (0, "504c4558555353420100010054b9e061"),
+        (32, "01000000000000000207080106010600"),
         (48, "06000000000000007766554433221100"),
         (64, "ffeeddccbbaa9988a1a1a1a1a1a1a1a1"),
         (80, "0100000000000000676f6c64656e0000"),
@@ -67,7 +69,7 @@ enum Golden {
         (528, "01000000000000000000ff0000000000"),
         (544, "00000100000000000000000000000000"),
         (704, "a0a0a0a0a0a0a0a00000000000000000"),
-        (720, "05ff0200050000000030000000000000"),
+        (720, "05060200050000000030000000000000"),
         (736, "0065f753fe9c97170000000000000000"),
         (752, "03000000000000000400000000000000"),
         (768, "05000000000000000600000000000000"),
@@ -75,7 +77,6 @@ enum Golden {
         (800, "010000000000000001ff000000000000"),
         (880, "a2a2a2a2a2a2a2a20200000000000000"),
         (896, "02030000000000000000000000000000"),
-        (912, "00000000000000000000100000000000"),
         (976, "000000000000000000ff000000000000"),
         (1072, "00ff0000000000000000000000000000"),
         (1152, "000000000000000000ff000000000000"),
@@ -84,6 +85,10 @@ enum Golden {
         (1472, "00000000000011110100000000000000"),
         (1488, "08000000000000000046ed59fe9c9717"),
         (1504, "01030000000000000000000000000000"),
+        (2240, "efcdab89674523010700000000000000"),
+        (2256, "29000000000000000000000000000000"),
+        (2304, "1132547698badcfe0800000000000000"),
+        (2320, "63000000000000000100000000000000"),
     ]
 
     static let event = EventRecord(
@@ -98,5 +103,25 @@ enum Golden {
         (64, "09000000000000007772697465206572"),
         (80, "726f722045494f206174203132323838"),
         (96, "20c3a900000000000000000000000000"),
+    ]
+
+    static let page = BitmapPage(
+        sheet: 4, index: 2, sequence: 1000, lastClear: 998, generation: generation, absence: 0xFEDC_BA98_7654_3211)
+    /// Bits 0, 1, 63, 64, 100 and the last.
+    static let pageWords: [UInt64] = {
+        var words = [UInt64](repeating: 0, count: BitmapPage.wordCount)
+        words[0] = 1 << 63 | 3
+        words[1] = 1 << 36 | 1
+        words[BitmapPage.wordCount - 1] = 1 << 63
+        return words
+    }()
+
+    static let pageRows: [(Int, String)] = [
+        (0, "504c45585553424da1fd253d04000000"),
+        (16, "0200000000000000e803000000000000"),
+        (32, "e6030000000000000000000000002222"),
+        (48, "02000000000000001132547698badcfe"),
+        (64, "03000000000000800100000010000000"),
+        (4080, "00000000000000000000000000000080"),
     ]
 }

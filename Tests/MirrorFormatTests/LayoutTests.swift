@@ -120,6 +120,56 @@ private let spareSizes: [UInt64?] = [nil, 0, 1, 4096, 5000, 64 << 20]
         #expect(Layout.defaultRegion(forData: 1 << 50) == 64 << 20)
     }
 
+    @Test func regionsBeyondTheMaximumAreRejectedAndNeverProposed() throws {
+        // 2^24 regions of 64 KiB are 1 TiB.
+        let most = Layout.maximumRegions * (64 << 10)
+        #expect(throws: LayoutError.regionSizeInvalid(64 << 10)) {
+            try Layout(diskBytes: 2 << 40, dataBytes: most, regionBytes: 64 << 10, spareBytes: nil)
+        }
+        let layout = try Layout(diskBytes: 2 << 40, dataBytes: most - 4096, regionBytes: 64 << 10, spareBytes: nil)
+        #expect(layout.regionCount == Layout.maximumRegions)
+        #expect(Layout.capacity(ofDisk: 2 << 40, regionBytes: 64 << 10, spareBytes: nil) == most - 4096)
+        #expect(Layout.canRead(regionBytes: 64 << 10, dataBytes: most - 4096))
+        #expect(!Layout.canRead(regionBytes: 64 << 10, dataBytes: most))
+    }
+
+    @Test(arguments: [nil, 64 << 10] as [UInt64?]) func pagesOfAllSheetsLieOneAfterTheOtherInTheirAreas(
+        region: UInt64?
+    ) throws {
+        let layout = try Layout(diskBytes: 1 << 34, dataBytes: 1 << 33, regionBytes: region, spareBytes: nil)
+        let bitmap = try #require(layout.area(.intentBitmap))
+        let maps = try #require(layout.area(.missedWriteMaps))
+        let pages = Int(bitmap.length / 4096)
+        #expect(pages == (region == nil ? 1 : 5))
+        #expect(
+            (0..<pages).map { layout.pageOffset(sheet: 0, index: $0) }
+                == (0..<pages).map { bitmap.offset + UInt64($0) * 4096 })
+        let inMaps = (1...7).flatMap { sheet in (0..<pages).map { layout.pageOffset(sheet: sheet, index: $0) } }
+        #expect(inMaps == (0..<7 * pages).map { maps.offset + UInt64($0) * 4096 })
+        #expect((inMaps.last ?? 0) + 4096 == maps.end)
+    }
+
+    @Test func tinyDiskHasSeveralPagesOnFewBlocks() throws {
+        let layout = try Layout(tinyDisk: 4 << 20, dataBytes: 600 << 10, regionBytes: 4096, bitsPerPage: 64)
+        #expect(layout.isSound && layout.regionCount == 150 && layout.area(.intentBitmap)?.length == 3 * 4096)
+        #expect(layout.area(.missedWriteMaps)?.length == 21 * 4096 && layout.hasRoomForMaps)
+    }
+
+    @Test func mapsThatAreNotSevenBitmapsLongHaveNoRoom() throws {
+        let good = try Layout(diskBytes: 16 << 20, dataBytes: 8 << 20, regionBytes: nil, spareBytes: nil)
+        #expect(good.hasRoomForMaps)
+        for (kind, length) in [
+            (AreaKind.missedWriteMaps, 6 * 4096), (.missedWriteMaps, 7 * 4096 + 6), (.missedWriteMaps, 8 * 4096),
+            (.intentBitmap, 0), (.intentBitmap, 8192),
+        ] as [(AreaKind, UInt64)] {
+            let areas = good.areas.map { $0.kind == kind ? Area(kind: kind, offset: $0.offset, length: length) : $0 }
+            let layout = Layout(diskBytes: 16 << 20, dataBytes: 8 << 20, regionBytes: 1 << 20, areas: areas)
+            #expect(!layout.hasRoomForMaps, "\(kind) \(length)")
+        }
+        let areas = good.areas.filter { $0.kind != .missedWriteMaps }
+        #expect(!Layout(diskBytes: 16 << 20, dataBytes: 8 << 20, regionBytes: 1 << 20, areas: areas).hasRoomForMaps)
+    }
+
     /// The worked example of the documentation.
     @Test func oneTebibyteHasTheDocumentedSizes() throws {
         let layout = try Layout(diskBytes: 1 << 41, dataBytes: 1 << 40, regionBytes: nil, spareBytes: nil)

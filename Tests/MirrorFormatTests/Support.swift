@@ -109,14 +109,17 @@ extension XorShift {
         return text
     }
 
-    mutating func member() -> Member {
+    /// - Parameter slot: of its missed-write map, if it has one; no two plexes share one.
+    mutating func member(slot: UInt8) -> Member {
         var member = Member(
             uuid: PlexUUID(uuid()), role: Role.allCases.filter { $0 != .absent }.randomElement(using: &self) ?? .stale)
-        member.missedWriteMap = Bool.random(using: &self) ? UInt8.random(in: 0..<7, using: &self) : nil
+        if slot < Layout.missedWriteMapCount, Bool.random(using: &self) {
+            member.missedWriteMap = MissedWriteMap(
+                slot: slot, id: next(), startsFull: Bool.random(using: &self), epoch: next(), lastClear: next())
+        }
         member.cause = FailureCause(
             operation: FailedOperation(rawValue: UInt8.random(in: 0...7, using: &self)) ?? .none,
             errorNumber: Int32(truncatingIfNeeded: next()), offset: next(), time: next())
-        member.recoveryOffset = next()
         member.readErrors = next()
         member.writeErrors = next()
         member.corrected = next()
@@ -125,15 +128,16 @@ extension XorShift {
     }
 
     mutating func record(dataBytes: UInt64, regionBytes: UInt64) -> Record {
+        let slots = (UInt8(0)..<8).shuffled(using: &self)
         var record = Record(
             mirror: MirrorUUID(uuid()), name: text(atMost: 63, atLeast: 1), dataBytes: dataBytes,
             regionBytes: regionBytes, generation: Generation(uuid()),
-            members: (0..<Int.random(in: 1...8, using: &self)).map { _ in member() }, time: next())
+            members: slots.prefix(Int.random(in: 1...8, using: &self)).map { member(slot: $0) }, time: next())
         for _ in 0..<Int.random(in: 0...16, using: &self) {
             record.epoch = next()
             record.begin(
                 Generation(uuid()),
-                because: GenerationReason(rawValue: UInt8.random(in: 0...6, using: &self)) ?? .created,
+                because: GenerationReason(rawValue: UInt8.random(in: 0...7, using: &self)) ?? .created,
                 inSync: PlexSet(mask: UInt8.random(in: 0...255, using: &self)), time: next())
         }
         record.epoch = next()

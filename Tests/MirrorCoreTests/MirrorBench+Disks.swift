@@ -1,0 +1,51 @@
+import MirrorFormat
+
+@testable import MirrorCore
+
+/// Disks that go and come back, and servers that are started again.
+extension MirrorBench {
+    /// The disk in this slot is another one from now on, unless it carries the same plex.
+    func insert(_ plex: Int, _ attachment: Attachment) {
+        if case .found(let superblock) = disks[plex]?.scan(), superblock.plex == attachment.uuid { return }
+        disks[plex] = DiskImage(blank: attachment.layout, bitsPerPage: bitsPerPage)
+    }
+
+    /// The disk of a plex, as a server finds it that is to join it.
+    ///
+    /// - Parameter image: nil: as it is now.
+    func attachment(_ plex: Int, image: DiskImage? = nil) throws -> Attachment {
+        guard let image = image ?? disks[plex], let found = image.found(disk: plex) else { throw Missing() }
+        let own = found.superblock.record
+        let pages =
+            own.mirror == record.mirror
+            ? found.pages : image.pages(of: found.superblock, mirror: own.parent?.mirror)
+        return Attachment(found.superblock, basis: JoinBasis(found.superblock, pages, joining: record))
+    }
+
+    /// Joins the disk of a plex that was in use before.
+    @discardableResult
+    func rejoin(_ plex: Int) throws -> UInt64 { command(.join(PlexIndex(plex), try attachment(plex))) }
+
+    /// What is on all disks, for `assemble`.
+    func foundPlexes(without absent: PlexSet = .empty) -> [FoundPlex] {
+        disks.keys.sorted().filter { !absent.contains(PlexIndex($0)) }.compactMap { disks[$0]?.found(disk: $0) }
+    }
+
+    /// The server was killed, or has stopped, and another is started on the same disks.
+    func restarted(without absent: PlexSet = .empty, isReadOnly: Bool = false) throws -> MirrorBench {
+        var options = AssemblyOptions()
+        options.allowDegraded = !absent.isEmpty
+        options.isReadOnly = isReadOnly
+        guard let assembly = assemble(foundPlexes(without: absent), options: options).assembly else { throw Missing() }
+        let next = MirrorBench(assembly, isReadOnly: isReadOnly, limits: limits)
+        for plex in absent.members { next.disks[Int(plex.value)] = disks[Int(plex.value)] }
+        return next
+    }
+}
+
+extension DiskFailure {
+    static let media = DiskFailure(errorNumber: 5, isBlockDevice: false)
+    static let noSpace = DiskFailure(errorNumber: 28, isBlockDevice: false)
+    static let gone = DiskFailure(errorNumber: 19, isBlockDevice: false)
+    static let busy = DiskFailure(errorNumber: 16, isBlockDevice: false)
+}
