@@ -22,8 +22,11 @@ extension Simulation {
             else { continue }
             if head.isClean { return fail("R1", "data is written while the superblock of plex \(own) says clean") }
             let touched = regions(operation.offset, operation.length)
-            let isRead = isClient && requests[Int(operation.request.value) - 1].request.kind == .read
-            if isRead, touched.contains(where: { pages.isDirty($0) }) { continue }
+            if isClient {
+                let entry = requests[Int(operation.request.value) - 1]
+                let whole = regions(entry.plan.bodyOffset, entry.plan.bodyLength)
+                if entry.request.kind == .read, whole.contains(where: { pages.isDirty($0) }) { continue }
+            }
             for region in touched where !pages.isDirty(region) {
                 return fail("R1", "data is written to region \(region), whose bit is not set on plex \(own)")
             }
