@@ -38,11 +38,14 @@ public struct StatusReport: Codable, Sendable {
         public var etaSeconds: UInt64?
         public var paused: Bool
         public var reason: String
+        /// False: it is finished, and `done` are the bytes that it copied.
+        public var running: Bool
 
         public init(
             plex: Int?, done: UInt64, total: UInt64, bytesPerSecond: UInt64, etaSeconds: UInt64?, paused: Bool,
-            reason: String
+            reason: String, running: Bool = true
         ) {
+            self.running = running
             self.plex = plex
             self.done = done
             self.total = total
@@ -61,6 +64,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(etaSeconds, forKey: .etaSeconds)
             try container.encode(paused, forKey: .paused)
             try container.encode(reason, forKey: .reason)
+            try container.encode(running, forKey: .running)
         }
     }
 

@@ -65,6 +65,9 @@ extension Mirror {
         cleaner.step = .flushing
         for plex in recovering.members {
             cleaner.checkpoints[Int(plex.value)] = resync.sweeps[Int(plex.value)].todo
+            if mutant == .checkpointWithoutFlush, let slot = record[plex].missedWriteMap?.slot {
+                tracking.keepMissed(resync.sweeps[Int(plex.value)].todo, slot: slot)
+            }
         }
         if mutant == .clearWithoutFlush, !isFinal {
             cleaningFlushed(good: working.union(recovering))

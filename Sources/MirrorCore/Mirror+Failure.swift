@@ -27,12 +27,13 @@ extension Mirror {
         record[plex].role = .failed
         record[plex].cause = FailureCause(
             operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)
-        if isWorking || possibleInSync.contains(plex) { commit.beginGeneration(.expelled) }
+        let isFirst = mutant != .noGenerationIfDegraded || record.configured.subtracting(PlexSet(plex)) == working
+        if isWorking || possibleInSync.contains(plex), isFirst { commit.beginGeneration(.expelled) }
         repin()
         log(
             .plexFailed, plex: plex, errorNumber: failure.errorNumber, offset: offset,
             text: describe(record[plex].cause))
-        wantCommit()
+        if mutant != .secondFailureForgotten || !commit.isRunning { wantCommit() }
         release(plex)
     }
 

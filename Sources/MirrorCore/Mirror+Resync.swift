@@ -181,6 +181,8 @@ extension Mirror {
             return
         }
         endUnequal()
+        resync.last = Resync.Finished(
+            plex: nil, copied: resync.copied, reason: "dirty regions after an unclean stop or an error")
         log(
             .resyncFinished, length: resync.copied,
             text: "\(resync.copied) bytes copied; all in-sync plexes are equal again")
@@ -212,6 +214,7 @@ extension Mirror {
         log(
             .resyncFinished, plex: plex, length: resync.copied,
             text: "\(resync.copied) bytes copied; plex \(plex) is in sync")
+        resync.last = Resync.Finished(plex: plex, copied: resync.copied, reason: copyReason(plex))
         resync.sweeps[Int(plex.value)] = Sweep()
     }
 

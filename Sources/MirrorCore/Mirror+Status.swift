@@ -14,6 +14,8 @@ package struct MirrorStatus: Sendable {
         package var etaSeconds: UInt64?
         package var isPaused: Bool
         package var reason: String
+        /// False: this is what the last one came to.
+        package var isRunning = true
     }
 
     package struct PlexStatus: Sendable {
@@ -50,7 +52,7 @@ extension Mirror {
     }
 
     private func resyncStatus() -> MirrorStatus.ResyncStatus? {
-        guard !isReadOnly, isResyncNeeded else { return nil }
+        guard !isReadOnly, isResyncNeeded else { return lastResync }
         var slowest = hasUnequal ? Resync.equaliser : -1
         for plex in recovering.members {
             let index = Int(plex.value)
@@ -68,6 +70,14 @@ extension Mirror {
             reason: target.map { "copies \(copyReason($0)) to plex \($0)" }
                 ?? "in-sync plexes may differ in the dirty regions, after an unclean stop or an error on all of them: these are copied from plex \(record.pinned?.description ?? "?")"
         )
+    }
+
+    private var lastResync: MirrorStatus.ResyncStatus? {
+        resync.last.map {
+            MirrorStatus.ResyncStatus(
+                plex: $0.plex, done: $0.copied, total: $0.copied, bytesPerSecond: 0, etaSeconds: nil, isPaused: false,
+                reason: $0.reason, isRunning: false)
+        }
     }
 
     private func plexStatus(_ plex: PlexIndex) -> MirrorStatus.PlexStatus {

@@ -142,7 +142,7 @@ extension Mirror {
     private mutating func fanOutMutation(_ index: Int) {
         if !slots[index].hasFannedOut {
             slots[index].hasFannedOut = true
-            slots[index].good = working.union(recovering)
+            slots[index].good = mutant == .recoveringMissesWrites ? working : working.union(recovering)
         }
         var targets = slots[index].good.intersection(working.union(recovering))
         if mutant == .trimOnOnePlex, slots[index].transfer.kind == .deallocate, let first = targets.first {

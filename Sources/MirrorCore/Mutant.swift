@@ -67,4 +67,16 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case joinForgetsOwnChanges
     /// A plex that joins gets what its map says, and not what is still under intent bits.
     case joinForgetsIntent
+    /// No new generation is begun if another plex was out already (DRBD 499533fe3).
+    case noGenerationIfDegraded
+    /// A page of the intent bitmap that can't be read counts as empty.
+    case badPageIsClean
+    /// A plex under rebuild gets no writes, and nobody counts them (DRBD 18bf57ca9).
+    case recoveringMissesWrites
+    /// The epoch is taken back when its record could not be written.
+    case epochRolledBack
+    /// What was copied leaves the missed-write map without a flush (dm-integrity 118ba36).
+    case checkpointWithoutFlush
+    /// A plex that fails while another failure is being recorded is not recorded (ZFS 2be0a124af).
+    case secondFailureForgotten
 }

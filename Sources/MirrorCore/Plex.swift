@@ -91,7 +91,9 @@ extension Mirror {
                 (plex, found.pages ?? FoundPages(of: found.superblock, bitsPerPage: limits.bitsPerPage))
             }
         }
-        tracking.adopt(found, maps: record.members.compactMap(\.missedWriteMap), isClean: record.isClean)
+        tracking.adopt(
+            found, maps: record.members.compactMap(\.missedWriteMap),
+            isClean: record.isClean || mutant == .badPageIsClean)
     }
 
     /// Plexes that the record lists in sync and that are not there: they begin to miss writes now.

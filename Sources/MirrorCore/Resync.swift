@@ -63,12 +63,20 @@ struct Resync {
     var retryAt: UInt64 = 0
     var blockedAt: UInt64?
     var isAnnounced = false
-    /// Bytes copied since the announcement, and all in all.
+    /// Bytes copied since the announcement.
     var copied: UInt64 = 0
+    /// The last that was finished since the start.
+    var last: Finished?
     /// Copied in the last whole second, and the running second's start.
     var bytesPerSecond: UInt64 = 0
     var secondStart: UInt64 = 0
     var secondBytes: UInt64 = 0
+
+    struct Finished {
+        var plex: PlexIndex?
+        var copied: UInt64
+        var reason: String
+    }
 
     init(windows count: Int) { windows = Array(repeating: Window(slot: -1), count: count) }
 

@@ -84,7 +84,8 @@ final class ServedMirror {
         report.resync = status.resync.map {
             StatusReport.Resync(
                 plex: $0.plex.map { Int($0.value) }, done: $0.done, total: $0.total,
-                bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason)
+                bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason,
+                running: $0.isRunning)
         }
         report.plexes = status.plexes.map { plexReport($0) }
         return report

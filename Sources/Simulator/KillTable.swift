@@ -56,6 +56,12 @@ extension Mutant {
         case .deltaWithoutEvidence: "7: md 2006 msg05742"
         case .joinForgetsOwnChanges: "9, 10: ZFS #14640, bcachefs #579"
         case .joinForgetsIntent: "46: QEMU 0f51f9c342"
+        case .noGenerationIfDegraded: "29: DRBD 499533fe3"
+        case .badPageIsClean: "63: a mirror on ublk"
+        case .recoveringMissesWrites: "24, 42: DRBD 18bf57ca9, Longhorn #4354"
+        case .epochRolledBack: "56: a mirror on ublk"
+        case .checkpointWithoutFlush: "52: dm-integrity 118ba36"
+        case .secondFailureForgotten: "41: ZFS 2be0a124af"
         }
     }
 }

@@ -60,7 +60,11 @@ extension Simulation {
     private func drawPlan(_ operation: DiskOperation, _ disk: Int) -> Flight.Plan {
         // The fault budget: what one disk has lost must be expelled before the next may fail.
         if hasLoser(beside: disk) { return .succeed }
-        if isHostile, now < blipUntil { return .fail(errorNumber: blipError, effect: .none) }
+        if isHostile, now < blipUntil {
+            // The link broke: what was on its way may have arrived, or not.
+            let isRecord = operation.kind == .writeMetadata && random.chance(500)
+            return .fail(errorNumber: blipError, effect: isRecord ? drawLanding() : .none)
+        }
         if chance(.transient, disk) {
             return .fail(errorNumber: [11, 4, 12, 16][random.below(4)], effect: .none)
         }

@@ -248,18 +248,18 @@ extension Simulation {
     /// Two plexes each go on alone, against all advice; then both are there again. Nothing may be
     /// overwritten until somebody decides.
     private func splitBrain() {
-        var sides = disks.indices.filter { isTruth($0) && !disks[$0].isGone }
-        guard isHostile, sides.count >= 2 else { return }
-        random.shuffle(&sides)
+        guard isHostile, let sides = drawSides() else { return }
         let before = disks[sides[0]].summary?.generation
+        let wasOut = disks[sides[0]].summary.map { !$0.inSync.contains(PlexIndex(sides[1])) } ?? false
         count(.splitBrain)
         isHostile = false
         defer { isHostile = true }
-        guard runAlone(sides[0]), disks[sides[0]].summary?.generation != before else { return }
+        guard runAlone(sides[0]), wasOut || disks[sides[0]].summary?.generation != before else { return }
+        let beforeOther = disks[sides[1]].summary?.generation
         isShadow = true
         let ran = runAlone(sides[1])
         isShadow = false
-        let hasParted = ran && disks[sides[1]].summary?.generation != before
+        let hasParted = ran && disks[sides[1]].summary?.generation != beforeOther
         if violation == nil, hasParted {
             let writes = disks.map(\.writes)
             var plexes = found(Array(disks.indices))
@@ -284,6 +284,21 @@ extension Simulation {
             return
         }
         disks[sides[1]].wipeSuperblocks()
+    }
+
+    /// One disk that holds everything, and one that believes the same of itself: because it does, or because it has
+    /// not heard that the others went on without it.
+    private func drawSides() -> [Int]? {
+        let right = disks.indices.filter { isTruth($0) && !disks[$0].isGone }
+        guard let first = random.pick(right), let record = disks[first].head?.record else { return nil }
+        let others = disks.indices.filter { disk in
+            guard disk != first, !disks[disk].isGone, let head = disks[disk].summary, head.mirror == mirrorUUID,
+                head.callsItselfInSync, head.own == PlexIndex(disk), isWhole(disk), disks[disk].lostEpoch <= head.epoch
+            else { return false }
+            return record.descends(from: head.generation)
+                && record[PlexIndex(disk)].uuid == disks[disk].head?.plex && record[PlexIndex(disk)].role != .absent
+        }
+        return random.pick(others).map { [first, $0] }
     }
 
     private func runAlone(_ disk: Int) -> Bool {

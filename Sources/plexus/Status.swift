@@ -68,7 +68,12 @@ struct StatusScreen {
         ]
         if let reason = mirror.reason { lines.append("  reason: \(reason)") }
         if let action = mirror.action { lines.append("  action: \(action)") }
-        if let resync = mirror.resync { lines.append("  resync: \(progress(resync))") }
+        if let resync = mirror.resync {
+            lines.append(
+                resync.running
+                    ? "  resync: \(progress(resync))"
+                    : "  last resync: \(ByteSize.text(resync.done)) copied (\(resync.reason))")
+        }
         let width = max(4, mirror.plexes.map { ($0.disk ?? "-").count }.max() ?? 4)
         lines.append("  plex  \(pad("disk", width))  state       i/o       errors r/w")
         for plex in mirror.plexes {

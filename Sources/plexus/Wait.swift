@@ -52,8 +52,8 @@ struct Wait: ParsableCommand {
     private func isReached(_ mirror: StatusReport.Mirror) -> Bool {
         switch goal {
         case .healthy: mirror.state == "healthy"
-        case .inSync: mirror.resync == nil && !mirror.plexes.contains { $0.state == "rebuilding" }
-        case .idle: mirror.resync == nil
+        case .inSync: !(mirror.resync?.running ?? false) && !mirror.plexes.contains { $0.state == "rebuilding" }
+        case .idle: !(mirror.resync?.running ?? false)
         }
     }
 }

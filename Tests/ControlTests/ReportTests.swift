@@ -43,6 +43,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         var broken = plex(1, disk: "/srv/b.img", state: "failed", reason: "write error EIO at 4096", io: "buffered")
         broken.atRisk = true
         broken.badRanges = [[4096, 8192]]
+        broken.missedBytes = 1 << 20
         mirror.plexes = [plex(0, disk: "/srv/a.img", state: "in-sync", reason: nil, io: "direct"), broken]
         return mirror
     }
@@ -54,14 +55,14 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "bitmap":{"dirty":3,"regionSize":1048576,"regions":1024},"clients":1,"epoch":12,\
                 "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","name":"data","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"disk":"/srv/a.img","index":0,"io":"direct",\
-                "readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"in-sync",\
+                "missedBytes":null,"readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"in-sync",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
                 {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"disk":"/srv/b.img","index":1,"io":"buffered",\
-                "readErrors":1,"reason":"write error EIO at 4096","spared":4,"sparesFree":5,"state":"failed",\
+                "missedBytes":1048576,"readErrors":1,"reason":"write error EIO at 4096","spared":4,"sparesFree":5,"state":"failed",\
                 "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
                 "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"paused":true,"plex":1,\
-                "reason":"it was joined","total":20},"scrub":null,"size":1073741824,"state":"degraded",\
+                "reason":"it was joined","running":true,"total":20},"scrub":null,"size":1073741824,"state":"degraded",\
                 "uuid":"0f0e0d0c-0b0a-0908-0706-050403020100"}],"server":{"pid":4711,"version":"0.1.0"},"version":1}
                 """)
     }
@@ -72,7 +73,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         #expect(
             try encode(report([mirror])) == """
                 {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","name":"m","plexes":[\
-                {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"readErrors":1,\
+                {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"missedBytes":null,"readErrors":1,\
                 "reason":null,"spared":4,"sparesFree":5,"state":"missing",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"readOnly":false,"reason":null,\
                 "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
@@ -83,7 +84,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             plex: nil, done: 0, total: 0, bytesPerSecond: 0, etaSeconds: nil, paused: false, reason: "")
         #expect(
             try encode(mirror.resync) == """
-                {"bytesPerSecond":0,"done":0,"etaSeconds":null,"paused":false,"plex":null,"reason":"","total":0}
+                {"bytesPerSecond":0,"done":0,"etaSeconds":null,"paused":false,"plex":null,"reason":"","running":true,"total":0}
                 """)
     }
 
@@ -116,7 +117,10 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         #expect(documented.subtracting(encoded) == [])
         // Added since; whoever adds another names it here and in the README.
         #expect(
-            encoded.subtracting(documented) == ["mirrors.resync.reason", "mirrors.plexes.io", "mirrors.plexes.atRisk"])
+            encoded.subtracting(documented) == [
+                "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
+                "mirrors.plexes.missedBytes",
+            ])
     }
 
     @Test func decodedReportIsEncodedTheSame() throws {

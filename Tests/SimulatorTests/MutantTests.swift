@@ -18,13 +18,18 @@ struct MutantTests {
 
     /// Those that the first 40 seeds do not find.
     static let seeds: [Mutant: UInt64] = [
-        .hideFlushError: 208,
-        .acceptOneEpochBehind: 65,
-        .forgetFragmentError: 92,
-        .readsNotPinned: 48,
-        .readWithoutRepair: 243,
-        .joinBeforeSuperblock: 692,
-        .flushSkipsRecovering: 480,
-        .breakWithoutDrain: 65,
+        .hideFlushError: 376,
+        .acceptOneEpochBehind: 42,
+        .forgetFragmentError: 1508,
+        .readsNotPinned: 151,
+        .readWithoutRepair: 366,
+        .joinBeforeSuperblock: 1295,
+        .flushSkipsRecovering: 250,
+        .breakWithoutDrain: 71,
+        .deltaWithoutEvidence: 74,
+        .badPageIsClean: 372,
+        .checkpointWithoutFlush: 3079,
+        .noGenerationIfDegraded: 123,
+        .secondFailureForgotten: 1952,
     ]
 }
