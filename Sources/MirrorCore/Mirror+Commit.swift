@@ -141,9 +141,7 @@ extension Mirror {
             commit.isRunning = false
             return
         }
-        if let named = commit.snapshot?.inSync, !named.isSubset(of: working.union(recovering)),
-            mutant != .secondFailureForgotten
-        {
+        if let named = commit.snapshot?.inSync, !named.isSubset(of: working.union(recovering)) {
             // A plex that the record names in sync left during the round, perhaps without having it: whoever
             // waits, waits for a record that says so (R1, R2).
             commit.isRunning = false
@@ -190,7 +188,6 @@ extension Mirror {
         commit.isRunning = false
         commit.isWanted = true
         commit.isFailing = true
-        if mutant == .epochRolledBack { record.epoch -= 1 }
         commit.retryAt = now.nanoseconds + limits.commonFailureRetryNanoseconds
         let failure = working.first.map { plexes[Int($0.value)].lastFailure } ?? .truncated
         suspend(failure)

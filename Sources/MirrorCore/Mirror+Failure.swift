@@ -33,7 +33,7 @@ extension Mirror {
         log(
             .plexFailed, plex: plex, errorNumber: failure.errorNumber, offset: offset,
             text: describe(record[plex].cause))
-        if mutant != .secondFailureForgotten || !commit.isRunning { wantCommit() }
+        wantCommit()
         release(plex)
     }
 

@@ -73,10 +73,6 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case badPageIsClean
     /// A plex under rebuild gets no writes, and nobody counts them (DRBD 18bf57ca9).
     case recoveringMissesWrites
-    /// The epoch is taken back when its record could not be written.
-    case epochRolledBack
     /// What was copied leaves the missed-write map without a flush (dm-integrity 118ba36).
     case checkpointWithoutFlush
-    /// A plex that fails while another failure is being recorded is not recorded (ZFS 2be0a124af).
-    case secondFailureForgotten
 }

@@ -59,9 +59,7 @@ extension Mutant {
         case .noGenerationIfDegraded: "29: DRBD 499533fe3"
         case .badPageIsClean: "63: a mirror on ublk"
         case .recoveringMissesWrites: "24, 42: DRBD 18bf57ca9, Longhorn #4354"
-        case .epochRolledBack: "56: a mirror on ublk"
         case .checkpointWithoutFlush: "52: dm-integrity 118ba36"
-        case .secondFailureForgotten: "41: ZFS 2be0a124af"
         }
     }
 }

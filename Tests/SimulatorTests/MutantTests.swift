@@ -27,5 +27,8 @@ struct MutantTests {
         .breakWithoutDrain: 150,
         .deltaWithoutEvidence: 57,
         .noGenerationIfDegraded: 123,
+        .flushSkipsRecovering: 3677,
+        .badPageIsClean: 78,
+        .checkpointWithoutFlush: 1548,
     ]
 }
