@@ -68,7 +68,7 @@ def end(process: subprocess.Popen):
     process.wait()
 
 
-def wait_until(check, what: str, deadline: float = DEADLINE_SECONDS):
+def wait_until(check, what: str, deadline: float = DEADLINE_SECONDS, interval: float = 0.05):
     """Polls `check` until it returns something true, and returns that."""
     started = time.monotonic()
     while True:
@@ -76,7 +76,7 @@ def wait_until(check, what: str, deadline: float = DEADLINE_SECONDS):
             return value
         if time.monotonic() - started > deadline:
             raise AssertionError(f"gave up waiting for {what} after {deadline:.0f} s; last answer: {value!r}")
-        time.sleep(0.05)
+        time.sleep(interval)
 
 
 def is_mount_point(path: Path) -> bool:
