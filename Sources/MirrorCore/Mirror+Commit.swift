@@ -172,7 +172,7 @@ extension Mirror {
         loneIsEqual()
         for plex in snapshot.inSync.intersection(recovering).intersection(written).members { promoted(plex) }
         for plex in joining.intersection(written).members { joined(plex) }
-        closeUnusedMaps()
+        closeUnusedMaps(durable: snapshot)
         resumeIfNoneFails()
         let round = commit.round
         gateAfterCommit(round: round)

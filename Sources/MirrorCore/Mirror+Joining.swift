@@ -37,9 +37,13 @@ extension Mirror {
     }
 
     /// Slots whose last mention is gone from all records can be used again.
-    mutating func closeUnusedMaps() {
+    ///
+    /// - Parameter durable: the record that all disks have. It may name a map that was dropped while it was on its way:
+    ///   if another absence took that slot now and power failed, its pages would say of the one on record that nothing
+    ///   was missed.
+    mutating func closeUnusedMaps(durable: Record) {
         for slot in 0..<UInt8(Layout.missedWriteMapCount) where tracking.maps[Int(slot)] != nil {
-            let isUsed = record.members.contains { $0.missedWriteMap?.slot == slot }
+            let isUsed = (record.members + durable.members).contains { $0.missedWriteMap?.slot == slot }
             if !isUsed { tracking.closeMap(slot: slot) }
         }
     }

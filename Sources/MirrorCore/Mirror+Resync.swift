@@ -210,7 +210,6 @@ extension Mirror {
         resync.promoting.remove(plex)
         recovering.remove(plex)
         working.insert(plex)
-        closeUnusedMaps()
         log(
             .resyncFinished, plex: plex, length: resync.copied,
             text: "\(resync.copied) bytes copied; plex \(plex) is in sync")
