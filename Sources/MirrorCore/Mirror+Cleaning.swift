@@ -29,8 +29,10 @@ struct Cleaner {
 
 extension Mirror {
     mutating func cleanIfIdle() {
-        guard phase == .running, !isReadOnly, !isSuspended, cleaner.step == .idle, gate == .dirty,
-            now.nanoseconds >= cleaner.nextAt, !working.members.contains(where: { plexes[Int($0.value)].flushFailed })
+        // A clean mirror has no bits; what is copied to a plex under rebuild is noted all the same.
+        guard phase == .running, !isReadOnly, !isSuspended, cleaner.step == .idle,
+            gate == .dirty || !recovering.isEmpty, now.nanoseconds >= cleaner.nextAt,
+            !working.members.contains(where: { plexes[Int($0.value)].flushFailed })
         else { return }
         cleaner.nextAt = now.nanoseconds + limits.cleanAfterNanoseconds
         cleaner.candidates = tracking.durable
