@@ -101,6 +101,8 @@ extension Mirror {
         for plex in record.plexes(in: .recovering).members where plexes[Int(plex.value)].attachment == nil {
             record[plex].role = .stale
             goOnCounting(plex, epoch: record.epoch)
+            // On record, or its disk would have to show every clearing from now on to be given the rest only.
+            wantCommit()
         }
         guard !missing.isEmpty else { return }
         for plex in missing.members {
