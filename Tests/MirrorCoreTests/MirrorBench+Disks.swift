@@ -7,7 +7,7 @@ extension MirrorBench {
     /// The disk in this slot is another one from now on, unless it carries the same plex.
     func insert(_ plex: Int, _ attachment: Attachment) {
         if case .found(let superblock) = disks[plex]?.scan(), superblock.plex == attachment.uuid { return }
-        disks[plex] = DiskImage(blank: attachment.layout, bitsPerPage: bitsPerPage)
+        replaceDisk(plex, with: DiskImage(blank: attachment.layout, bitsPerPage: bitsPerPage))
     }
 
     /// The disk of a plex, as a server finds it that is to join it.
@@ -20,6 +20,32 @@ extension MirrorBench {
             own.mirror == record.mirror
             ? found.pages : image.pages(of: found.superblock, mirror: own.parent?.mirror)
         return Attachment(found.superblock, basis: JoinBasis(found.superblock, pages, joining: record))
+    }
+
+    /// Nobody writes for so long that the cleaner looks twice: bits that can be cleared are.
+    func rest() {
+        for _ in 0..<2 {
+            tick(afterMilliseconds: 5000)
+            settle()
+        }
+    }
+
+    /// Client writes of one block at the beginning of each region, one after the other.
+    func write(regions: [Int]) {
+        for region in regions {
+            send(1_000_000 + UInt64(region), .write, UInt64(region) * record.regionBytes)
+            settle()
+        }
+    }
+
+    /// The regions that the resync has written to a plex, in the order of the regions. Clients of these tests write
+    /// less than a region at once.
+    func regionsCopied(to plex: Int) -> [Int] {
+        let copies = submitted(.write).filter { $0.plex == plex && $0.length >= record.regionBytes }
+        let regions = copies.flatMap { copy in
+            Int(copy.offset / record.regionBytes)..<Int((copy.offset + copy.length) / record.regionBytes)
+        }
+        return regions.sorted()
     }
 
     /// Joins the disk of a plex that was in use before.
@@ -38,7 +64,7 @@ extension MirrorBench {
         options.isReadOnly = isReadOnly
         guard let assembly = assemble(foundPlexes(without: absent), options: options).assembly else { throw Missing() }
         let next = MirrorBench(assembly, isReadOnly: isReadOnly, limits: limits)
-        for plex in absent.members { next.disks[Int(plex.value)] = disks[Int(plex.value)] }
+        for plex in absent.members { next.replaceDisk(Int(plex.value), with: disks[Int(plex.value)]) }
         return next
     }
 }

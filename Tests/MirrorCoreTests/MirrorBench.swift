@@ -59,8 +59,8 @@ final class MirrorBench {
     private(set) var events: [EventRecord] = []
     private(set) var released: [PlexIndex] = []
     private(set) var isStopped = false
-    /// What lies on the disks now, by plex; a test may change it behind the mirror's back.
-    var disks: [Int: DiskImage] = [:]
+    /// What lies on the disks now, by plex.
+    private(set) var disks: [Int: DiskImage] = [:]
     /// Of that, what this mirror wrote.
     private var written: [Int: DiskImage] = [:]
     let limits: Limits
@@ -222,6 +222,12 @@ final class MirrorBench {
 
     /// Two copies of one round differ in their slot, so a tag is unique among what is in flight.
     private func key(_ operation: DiskOperation) -> DiskTag { operation.tag }
+
+    /// Somebody did something to the disk behind the mirror's back.
+    func replaceDisk(_ plex: Int, with image: DiskImage?) {
+        disks[plex] = image
+        written[plex] = nil
+    }
 
     private func blank(_ plex: PlexIndex) -> DiskImage {
         var image = disks[Int(plex.value)]

@@ -3,7 +3,7 @@ import Testing
 
 @testable import MirrorCore
 
-/// R6: an intent bit is cleared when the regions is at rest, and durable on every plex.
+/// R6: an intent bit is cleared when the region is at rest, and durable on every plex.
 @Suite struct MirrorCleaningTests {
     /// All bits are set, and the cleaner has looked once: from now on five seconds of rest count.
     private func resting(_ record: Record = freshRecord()) throws -> MirrorBench {
@@ -54,5 +54,91 @@ import Testing
         #expect(bench.waiting(.write).isEmpty)
         bench.settle(holding: { $0.kind == .write })
         #expect(bench.waiting(.write).count == 2 && bench.intent(0) == [0] && bench.intent(1) == [0])
+    }
+
+    @Test func onlyRegionsAtRestAreCleared() throws {
+        let bench = try resting()
+        for round in UInt64(0)..<12 {
+            bench.send(round, .write, 2 << 20)
+            bench.tick(afterMilliseconds: 1000)
+            bench.settle()
+        }
+        #expect(bench.intent(0) == [2] && bench.intent(1) == [2])
+    }
+
+    @Test func regionWithAWriteInFlightKeepsItsBitHoweverLongItTakes() throws {
+        let bench = try resting()
+        bench.send(1, .write, 1 << 20)
+        for _ in 0..<4 {
+            bench.tick(afterMilliseconds: 5000)
+            bench.settle(holding: { $0.kind == .write && $0.plex == 1 })
+        }
+        #expect(bench.intent(0) == [1] && bench.intent(1) == [1] && bench.replies[1] == nil)
+        bench.settle()
+        bench.rest()
+        #expect(bench.intent(0).isEmpty && bench.intent(1).isEmpty)
+    }
+
+    /// Two plexes, and no more: the other one is the last good copy.
+    @Test func plexWhoseFlushFailsKeepsTheBitsUntilItIsOutAndTheyAreInItsMap() throws {
+        let bench = try resting()
+        bench.tick(afterMilliseconds: 5000)
+        bench.complete(.flush, on: 0)
+        bench.complete(.flush, on: 1, failing: .media)
+        bench.settle()
+        #expect(bench.intent(0) == [0, 1, 2, 3] && bench.recorded(0)?.inSync == set(0))
+        bench.rest()
+        #expect(bench.intent(0).isEmpty && bench.missed(1) == [0, 1, 2, 3])
+    }
+
+    @Test func flushThatFailsOnAllClearsNothingEver() throws {
+        let bench = try resting()
+        bench.tick(afterMilliseconds: 5000)
+        bench.settle(failing: { $0.kind == .flush ? .media : nil })
+        for _ in 0..<3 { bench.rest() }
+        #expect(bench.record.inSync == set(0) || bench.record.inSync == set(1))
+        let last = bench.record.inSync == set(0) ? 0 : 1
+        #expect(bench.intent(last) == [0, 1, 2, 3] && bench.recorded(last)?.isClean == false)
+    }
+
+    @Test func bitsOfRegionsThatMayDifferStayUntilTheyAreEqual() throws {
+        let bench = try MirrorBench(freshRecord().changed { $0.isClean = false }, dirty: [1, 2])
+        bench.settle(holding: { $0.kind == .read && $0.offset == 2 << 20 })
+        for _ in 0..<3 {
+            bench.tick(afterMilliseconds: 5000)
+            bench.settle(holding: { $0.kind == .read && $0.offset == 2 << 20 })
+        }
+        #expect(bench.intent(0) == [2] && bench.intent(1) == [2] && bench.record.pinned == PlexIndex(0))
+        bench.settle()
+        bench.rest()
+        #expect(bench.intent(0).isEmpty && bench.intent(1).isEmpty && bench.recorded(0)?.pinned == nil)
+    }
+
+    /// A clearing that is lost with the power does no harm, and neither does half of one.
+    @Test func clearingThatReachedOnePlexOnlyLeavesTheRegionDirty() throws {
+        let bench = try resting()
+        bench.tick(afterMilliseconds: 5000)
+        bench.settle(holding: { $0.kind == .writeMetadata && $0.plex == 1 })
+        #expect(bench.intent(0).isEmpty && bench.intent(1) == [0, 1, 2, 3])
+        let restarted = try bench.restarted()
+        #expect(restarted.status().dirtyRegions == 4 && restarted.record.pinned != nil)
+    }
+
+    @Test func plexThatFailsTheClearingIsExpelled() throws {
+        let bench = try resting()
+        bench.tick(afterMilliseconds: 5000)
+        bench.settle(failing: { $0.isPage && $0.plex == 1 ? .media : nil })
+        #expect(bench.recorded(0)?.inSync == set(0) && bench.intent(0).isEmpty)
+        // The bits were cleared when both had everything: plex 1 misses what is written from now on.
+        #expect(bench.missed(1) == [])
+        bench.write(regions: [2])
+        bench.rest()
+        #expect(bench.missed(1) == [2])
+    }
+
+    @Test func readOnlyMirrorClearsNothing() throws {
+        let bench = try MirrorBench(freshRecord().changed { $0.isClean = false }, dirty: [1], isReadOnly: true)
+        bench.rest()
+        #expect(bench.trace.isEmpty && bench.intent(0) == [1])
     }
 }
