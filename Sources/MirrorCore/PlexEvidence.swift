@@ -38,17 +38,26 @@ package enum JoinBasis: Sendable {
             self = .everything("it was last used by a version that counted no missed writes")
             return
         }
-        guard let pages, pages.sequence > 0 else {
-            self = .everything("its bitmap can't be read")
-            return
-        }
         let isMember = own.mirror == record.mirror
         guard isMember || own.parent?.mirror == record.mirror else {
             self = .everything("it belonged to another mirror")
             return
         }
-        guard isMember else {
-            self = Self.ofCopy(own, pages)
+        // Before its pages are looked at: those of a copy that was served carry its own name.
+        guard isMember || Self.isUnused(own) else {
+            self = .everything("it was used as a mirror of its own")
+            return
+        }
+        guard let pages, pages.sequence > 0 else {
+            self = .everything("its bitmap can't be read")
+            return
+        }
+        if !isMember, let parent = own.parent {
+            // It carries the bitmap of the mirror that it came from, in the state in which it left.
+            self = .evidence(
+                PlexEvidence(
+                    epoch: parent.epoch, sequence: pages.sequence, changes: RegionSet(count: pages.regionCount),
+                    listsItselfInSync: true))
             return
         }
         var changes = pages.regions(sheet: 0, nil, isClean: own.isClean)
@@ -65,16 +74,8 @@ package enum JoinBasis: Sendable {
                 epoch: own.epoch, sequence: pages.sequence, changes: changes, listsItselfInSync: listsItself))
     }
 
-    /// A copy that was broken off and never served since carries the bitmap of the mirror that it came from.
-    private static func ofCopy(_ own: Record, _ pages: FoundPages) -> JoinBasis {
-        guard let parent = own.parent, own.epoch == 1, own.isClean else {
-            return .everything("it was used as a mirror of its own")
-        }
-        return .evidence(
-            PlexEvidence(
-                epoch: parent.epoch, sequence: pages.sequence, changes: RegionSet(count: pages.regionCount),
-                listsItselfInSync: true))
-    }
+    /// A copy that was broken off begins with epoch 1, clean; the first write changes both before any data.
+    private static func isUnused(_ own: Record) -> Bool { own.epoch == 1 && own.isClean }
 
     /// After a split: what this side wrote since the two parted. Its map of a plex that left it later counts from a
     /// later moment and would say too little: only those count that begin in the last era that both sides know.
