@@ -63,7 +63,7 @@ extension MirrorBench {
         options.allowDegraded = !absent.isEmpty
         options.isReadOnly = isReadOnly
         guard let assembly = assemble(foundPlexes(without: absent), options: options).assembly else { throw Missing() }
-        let next = MirrorBench(assembly, isReadOnly: isReadOnly, limits: limits)
+        let next = MirrorBench(assembly, isReadOnly: isReadOnly, limits: limits, seed: nextSeed())
         for plex in absent.members { next.replaceDisk(Int(plex.value), with: disks[Int(plex.value)]) }
         return next
     }

@@ -66,14 +66,18 @@ final class MirrorBench {
     let limits: Limits
     var bitsPerPage: Int { limits.bitsPerPage }
     private var nextCommand: UInt64 = 1
+    private var lastSeed: UInt64
 
-    init(_ assembly: Assembly, isReadOnly: Bool = false, limits: Limits = Limits()) {
+    /// - Parameter seed: no two servers of one test draw the same generations.
+    init(_ assembly: Assembly, isReadOnly: Bool = false, limits: Limits = Limits(), seed: UInt64 = 1) {
         self.limits = limits
+        lastSeed = seed << 16
         for (plex, found) in assembly.found {
             disks[Int(plex.value)] = DiskImage(found, bitsPerPage: limits.bitsPerPage)
         }
         mirror = Mirror(
-            assembly: assembly, writer: Superblock.Writer(bootID: .zero, host: "bench"), entropy: Entropy(1, 2, 3, 4),
+            assembly: assembly, writer: Superblock.Writer(bootID: .zero, host: "bench"),
+            entropy: Entropy(seed, 2, 3, 4),
             isReadOnly: isReadOnly, limits: limits, now: Instant(nanoseconds: now, unixNanoseconds: now))
         take()
     }
@@ -104,6 +108,12 @@ final class MirrorBench {
     var isOpen: Bool { mirror.isOpen }
     var record: Record { mirror.record }
     func status() -> MirrorStatus { mirror.status() }
+
+    /// For another server on these disks.
+    func nextSeed() -> UInt64 {
+        lastSeed += 1
+        return lastSeed
+    }
 
     // MARK: events in
 
