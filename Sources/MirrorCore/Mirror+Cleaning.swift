@@ -90,14 +90,22 @@ extension Mirror {
             guard let slot = record[plex].missedWriteMap?.slot,
                 let checkpoint = cleaner.checkpoints[Int(plex.value)]
             else { continue }
-            tracking.keepMissed(checkpoint, slot: slot)
+            // Some of it may have to be copied again since, see `rewindResync`.
+            var left = checkpoint
+            left.formUnion(resync.sweeps[Int(plex.value)].todo)
+            tracking.keepMissed(left, slot: slot)
         }
-        if mutant != .clearWhileDegraded {
-            for slot in openSlots where !isBeingCopied(slot) { tracking.insertMissed(cleaner.candidates, slot: slot) }
-        }
+        moveCandidates()
         cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
         cleaner.step = .moving
         cleaningGoesOn()
+    }
+
+    /// For every plex that gets no writes. One that left after the flush has all of it, but its disk may come back in the
+    /// state before: it shows no clearing then that it lacks.
+    private mutating func moveCandidates() {
+        guard mutant != .clearWhileDegraded else { return }
+        for slot in openSlots where !isBeingCopied(slot) { tracking.insertMissed(cleaner.candidates, slot: slot) }
     }
 
     /// Those that some record on disk may name: a plex that is being forgotten, or was given a new map, counts on
@@ -124,6 +132,7 @@ extension Mirror {
     }
 
     private mutating func clearIfMoved() {
+        moveCandidates()
         guard
             openSlots.allSatisfy({ tracking.isMapDurable(slot: $0, on: possibleInSync) }) || mutant == .clearBeforeMove
         else { return }
