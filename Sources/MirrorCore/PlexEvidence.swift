@@ -3,9 +3,9 @@ package import MirrorFormat
 /// What a disk that comes back shows of the state in which it left, and of what was done to it since. With it the
 /// mirror decides whether it is enough to copy what was missed (see `Mirror.objection(toDelta:)`).
 package struct PlexEvidence: Sendable {
-    /// Of the disk's own record.
+    /// Of the disk's own record; after a split, of the last that both sides know.
     package var epoch: UInt64
-    /// The highest page sequence on the disk.
+    /// The highest page sequence on the disk; after a split, the last clearing that it had seen by then.
     package var sequence: UInt64
     /// Regions that the disk itself says may have changed on it without this mirror: its own intent bits, and after
     /// a split all that it wrote alone.
@@ -60,35 +60,41 @@ package enum JoinBasis: Sendable {
                     listsItselfInSync: true))
             return
         }
-        var changes = pages.regions(sheet: 0, nil, isClean: own.isClean)
-        if !record.descends(from: own.generation) {
-            guard let alone = Self.changesAlone(own, pages, since: record) else {
-                self = .everything("nobody counted what it changed while it went on alone")
-                return
-            }
-            changes.formUnion(alone)
-        }
         let listsItself = own.index(of: superblock.plex).map { own[$0].role == .inSync } ?? false
-        self = .evidence(
-            PlexEvidence(
-                epoch: own.epoch, sequence: pages.sequence, changes: changes, listsItselfInSync: listsItself))
+        var evidence = PlexEvidence(
+            epoch: own.epoch, sequence: pages.sequence, changes: pages.regions(sheet: 0, nil, isClean: own.isClean),
+            listsItselfInSync: listsItself)
+        if !record.descends(from: own.generation), !evidence.addWhatWasDoneAlone(own, pages, since: record) {
+            self = .everything("nobody counted what it changed while it went on alone")
+            return
+        }
+        self = .evidence(evidence)
     }
 
     /// A copy that was broken off begins with epoch 1, clean; the first write changes both before any data.
     private static func isUnused(_ own: Record) -> Bool { own.epoch == 1 && own.isClean }
+}
 
+extension PlexEvidence {
     /// After a split: what this side wrote since the two parted. Its map of a plex that left it later counts from a
     /// later moment and would say too little: only those count that begin in the last era that both sides know.
-    private static func changesAlone(_ own: Record, _ pages: FoundPages, since record: Record) -> RegionSet? {
-        guard let ancestor = own.history.first(where: { record.descends(from: $0.generation) }) else { return nil }
-        var changes: RegionSet?
+    ///
+    /// Since then each side counts epochs and sequences on its own, and they can't be compared: what the disk has seen
+    /// of the other side's is what it had seen when they parted.
+    ///
+    /// - Returns: whether anybody counted.
+    fileprivate mutating func addWhatWasDoneAlone(_ own: Record, _ pages: FoundPages, since record: Record) -> Bool {
+        guard let ancestor = own.history.first(where: { record.descends(from: $0.generation) }) else { return false }
+        epoch = ancestor.epoch
+        var isCounted = false
         for plex in record.inSync.members {
             guard let index = own.index(of: record[plex].uuid), let map = own[index].missedWriteMap,
                 map.epoch <= ancestor.epoch
             else { continue }
-            let regions = pages.regions(sheet: Int(map.slot) + 1, map, isClean: false)
-            if changes == nil { changes = regions } else { changes?.formUnion(regions) }
+            isCounted = true
+            sequence = min(sequence, map.lastClear)
+            changes.formUnion(pages.regions(sheet: Int(map.slot) + 1, map, isClean: false))
         }
-        return changes
+        return isCounted
     }
 }
