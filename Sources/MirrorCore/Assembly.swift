@@ -113,7 +113,8 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
         record: record, found: [:], current: .empty, behind: .empty, recovering: .empty, returning: .empty,
         losers: .empty, missing: .empty)
     for plex in plexes {
-        guard let index = record.index(of: plex.superblock.plex) else { continue }
+        // A disk laid out for another mirror of the same name can't take this one's blocks.
+        guard let index = record.index(of: plex.superblock.plex), plex.superblock.layout.fits(record) else { continue }
         assembly.found[index] = plex
         if strangers.contains(where: { $0.disk == plex.disk }) {
             assembly.losers.insert(index)
@@ -146,6 +147,10 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
             .incomplete(missing: assembly.missing, present: assembly.current, record: record))
     }
     return .assembled(assembly)
+}
+
+extension Layout {
+    func fits(_ record: Record) -> Bool { dataBytes == record.dataBytes && regionBytes == record.regionBytes }
 }
 
 private func isCurrent(_ record: Record, leader: Record, mutant: Mutant) -> Bool {

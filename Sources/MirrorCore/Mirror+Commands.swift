@@ -329,7 +329,7 @@ extension Mirror {
             answer(.refused("the disk is another plex of this mirror"))
             return
         }
-        guard attachment.layout.dataBytes == record.dataBytes else {
+        guard attachment.layout.fits(record) else {
             answer(.refused("the disk is laid out for another size"))
             return
         }
