@@ -73,8 +73,8 @@ import Testing
         #expect(bench.recorded(0)?.inSync == set(0))
         bench.rest()
         #expect(bench.intent(0).isEmpty && bench.missed(2) == [7])
-        // Plex 1 was flushed when it had region 7 already.
-        #expect(bench.missed(1) == [])
+        // Plex 1 was flushed when it had region 7 already. But its disk may come back as it was before.
+        #expect(bench.missed(1) == [7])
     }
 
     @Test func regionWrittenAgainAfterItMovedIsInTheMapAlready() throws {
