@@ -188,9 +188,11 @@ private func index(of plex: FoundPlex) -> UInt8 { plex.record.index(of: plex.sup
 private func supersedes(_ plex: FoundPlex, _ other: FoundPlex) -> Bool {
     let record = plex.record
     if record.generation == other.record.generation { return record.epoch > other.record.epoch }
-    if record.history.contains(where: { $0.generation == other.record.generation }) { return true }
+    if record.history.contains(where: { $0.generation == other.record.generation }) {
+        return record.descends(from: other.record)
+    }
     if other.record.history.contains(where: { $0.generation == record.generation }) { return false }
-    return lists(other.record, plex) && !lists(record, other)
+    return lists(other.record, plex) && record.index(of: other.superblock.plex) != nil && !lists(record, other)
 }
 
 private func lists(_ record: Record, _ plex: FoundPlex) -> Bool {

@@ -58,11 +58,16 @@ package struct FoundPages: Sendable {
     }
 
     /// The highest of all pages: how new the disk is.
-    package var sequence: UInt64 { highest(\.sequence) }
-    package var lastClear: UInt64 { highest(\.lastClear) }
+    package var sequence: UInt64 {
+        sheets.reduce(0) { $1.headers.reduce($0) { max($0, $1?.sequence ?? 0) } }
+    }
 
-    private func highest(_ field: (BitmapPage) -> UInt64) -> UInt64 {
-        sheets.reduce(0) { $1.headers.reduce($0) { max($0, $1.map(field) ?? 0) } }
+    /// What every disk in sync must have: one whose `sequence` is lower was set back.
+    package var lastClear: UInt64 { sheets[0].headers.reduce(0) { max($0, $1?.lastClear ?? 0) } }
+
+    /// What the disk that the map counts for must have.
+    func required(by map: MissedWriteMap) -> UInt64 {
+        sheets[Int(map.slot) + 1].headers.reduce(0) { $1?.absence == map.id ? max($0, $1?.lastClear ?? 0) : $0 }
     }
 
     /// Whether the intent bitmap has the region's bit, or can't be read there.

@@ -5,13 +5,15 @@ internal import MirrorFormat
 ///  1. Regions whose bit is set and that nobody wrote to since the last look are candidates. Those with a write in
 ///     flight are not; nor are those where plexes may differ.
 ///  2. All plexes are flushed. Now every candidate is durable on all of them, or was written to again meanwhile.
-///  3. What an absent plex misses moves into its map, on all plexes.
-///  4. The bits are cleared, but for those of regions that were written to since step 1.
+///  3. What an absent plex misses moves into its map, on all plexes. All get a page that tells later who has seen this
+///     moment (`WriteTracking.askForWitness`).
+///  4. What was copied to plexes under rebuild is taken out of their maps.
+///  5. The bits are cleared, but for those of regions that were written to since step 1.
 ///
 /// If power fails anywhere between, a bit is set that need not be: some bytes are copied for nothing.
 struct Cleaner {
     enum Step {
-        case idle, flushing, leaving, moving, clearing
+        case idle, flushing, leaving, moving, noting, clearing
     }
 
     var step = Step.idle
@@ -22,6 +24,9 @@ struct Cleaner {
     var checkpoints: [RegionSet?] = Array(repeating: nil, count: PlexSet.capacity)
     /// Who was flushed.
     var flushed = PlexSet.empty
+    /// See `WriteTracking.askForWitness`.
+    var mark: UInt64?
+    var witness: UInt64 = 0
     var nextAt: UInt64 = 0
 
     init(regions: Int) { candidates = RegionSet(count: regions) }
@@ -65,10 +70,12 @@ extension Mirror {
     private mutating func startCleaning(isFinal: Bool) {
         cleaner.isFinal = isFinal
         cleaner.step = .flushing
+        cleaner.flushed = working.union(recovering)
+        cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
         for plex in recovering.members {
             cleaner.checkpoints[Int(plex.value)] = resync.sweeps[Int(plex.value)].todo
             if mutant == .checkpointWithoutFlush, let slot = record[plex].missedWriteMap?.slot {
-                tracking.keepMissed(resync.sweeps[Int(plex.value)].todo, slot: slot)
+                tracking.keepMissed(resync.sweeps[Int(plex.value)].todo, slot: slot, witness: tracking.witness)
             }
         }
         if mutant == .clearWithoutFlush, !isFinal {
@@ -81,22 +88,13 @@ extension Mirror {
     /// - Parameter good: who was flushed.
     mutating func cleaningFlushed(good: PlexSet) {
         guard cleaner.step == .flushing else { return }
-        cleaner.flushed = good
+        cleaner.flushed = cleaner.flushed.intersection(good)
         guard mayGoOn else {
             cleaner.step = .idle
             return
         }
-        for plex in good.intersection(recovering).members {
-            guard let slot = record[plex].missedWriteMap?.slot,
-                let checkpoint = cleaner.checkpoints[Int(plex.value)]
-            else { continue }
-            // Some of it may have to be copied again since, see `rewindResync`.
-            var left = checkpoint
-            left.formUnion(resync.sweeps[Int(plex.value)].todo)
-            tracking.keepMissed(left, slot: slot)
-        }
         moveCandidates()
-        cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
+        cleaner.mark = cleaner.candidates.isEmpty && !hasCheckpoint ? nil : tracking.askForWitness()
         cleaner.step = .moving
         cleaningGoesOn()
     }
@@ -118,35 +116,63 @@ extension Mirror {
     }
 
     /// Whoever counts as in sync after a restart must have been flushed: a plex that is being expelled and may lack a
-    /// write is still on record until that is written.
-    private var mayGoOn: Bool { possibleInSync.union(working).isSubset(of: cleaner.flushed) }
+    /// write is still on record until that is written. And a flush that failed since tells that the one before, if it
+    /// was under way together with it, may have said yes to what was lost.
+    private var mayGoOn: Bool {
+        possibleInSync.union(working).isSubset(of: cleaner.flushed)
+            && (mutant == .hideFlushError || !working.members.contains { plexes[Int($0.value)].flushFailed })
+    }
 
     /// Called whenever pages or the record became durable.
     mutating func cleaningGoesOn() {
         switch cleaner.step {
         case .idle, .flushing: break
         case .leaving: cleanWhenLeft()
-        case .moving: clearIfMoved()
+        case .moving: noteIfMoved()
+        case .noting: clearIfNoted()
         case .clearing: endIfCleared()
         }
     }
 
-    private mutating func clearIfMoved() {
+    private var areMapsDurable: Bool {
+        openSlots.allSatisfy { tracking.isMapDurable(slot: $0, on: possibleInSync) } || mutant == .clearBeforeMove
+    }
+
+    private mutating func noteIfMoved() {
         moveCandidates()
-        guard
-            openSlots.allSatisfy({ tracking.isMapDurable(slot: $0, on: possibleInSync) }) || mutant == .clearBeforeMove
-        else { return }
-        cleaner.step = .idle
-        guard mayGoOn else {
-            if cleaner.isFinal { finalCleaningEnded(isClean: false) }
-            return
+        guard areMapsDurable, cleaner.mark.map({ tracking.isWitnessed(since: $0) }) ?? true else { return }
+        guard mayGoOn else { return abandonCleaning() }
+        cleaner.witness = tracking.witness
+        for plex in recovering.members {
+            guard let slot = record[plex].missedWriteMap?.slot,
+                let checkpoint = cleaner.checkpoints[Int(plex.value)]
+            else { continue }
+            // Some of it may have to be copied again since, see `rewindResync`.
+            var left = checkpoint
+            left.formUnion(resync.sweeps[Int(plex.value)].todo)
+            tracking.keepMissed(left, slot: slot, witness: cleaner.witness)
         }
+        cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
+        cleaner.step = .noting
+        clearIfNoted()
+    }
+
+    private mutating func clearIfNoted() {
+        moveCandidates()
+        guard areMapsDurable else { return }
+        guard mayGoOn else { return abandonCleaning() }
+        cleaner.step = .idle
         if mutant != .clearTouched { cleaner.candidates.subtract(tracking.active) }
         if hasUnequal { cleaner.candidates.subtract(resync.unequal) }
-        if !cleaner.candidates.isEmpty { tracking.removeIntent(cleaner.candidates) }
+        if !cleaner.candidates.isEmpty { tracking.removeIntent(cleaner.candidates, witness: cleaner.witness) }
         guard cleaner.isFinal else { return }
         cleaner.step = .clearing
         endIfCleared()
+    }
+
+    private mutating func abandonCleaning() {
+        cleaner.step = .idle
+        if cleaner.isFinal { finalCleaningEnded(isClean: false) }
     }
 
     private mutating func endIfCleared() {

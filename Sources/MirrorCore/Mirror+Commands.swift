@@ -399,20 +399,40 @@ extension Mirror {
         awaitRecord()
     }
 
-    /// The record can't be written any more: leave without the clean mark, and without a promise.
-    mutating func abandonStop() {
-        for index in slots.indices where slots[index].kind == .client {
-            switch slots[index].step {
-            case .parked, .gate, .failureRecord, .pinRecord, .held, .retryWait:
-                finish(index, .ioError)
-            case .idle, .lock, .reading, .edgeRead, .fanOut: break
-            }
+    /// Nothing can be recorded: a stop does not wait for it, nor for a command that does.
+    mutating func giveUpForStop() {
+        if phase == .stopping {
+            abandonStop()
+            return
         }
-        gateQueue = SlotQueue()
-        heldQueue = SlotQueue()
+        let isStopWaiting = waitingCommands.contains { if case .stop = $0.1 { true } else { false } }
+        guard isStopWaiting, let running else { return }
+        switch running.step {
+        case .draining, .recording:
+            holdsMutations = false
+            answer(.failed("the state could not be recorded on any plex; given up for the stop"))
+        case .flushing, .cleaning, .detaching, .ending: break
+        }
+    }
+
+    /// The record can't be written any more: leave without the clean mark, and without a promise.
+    private mutating func abandonStop() {
+        // The end of one may let another go on, to where it waits for the same.
+        while let index = slots.firstIndex(where: { Self.waitsForRecord($0) }) {
+            gateQueue = SlotQueue()
+            heldQueue = SlotQueue()
+            if slots[index].kind == .client { finish(index, .ioError) } else { giveUpWindow(index) }
+        }
         // A window that is being read would go on to write to a disk that is closed by then.
         guard clientRequestsInFlight == 0, resync.windowsInFlight == 0, case .stop = running?.command else { return }
         finishStop("the state could not be recorded on any plex; the next start will resync")
+    }
+
+    private static func waitsForRecord(_ slot: Slot) -> Bool {
+        switch slot.step {
+        case .parked, .gate, .failureRecord, .pinRecord, .promotionWait, .held, .retryWait: slot.kind != .free
+        case .idle, .lock, .reading, .edgeRead, .fanOut: false
+        }
     }
 
     private mutating func finishStop(_ complaint: String) {

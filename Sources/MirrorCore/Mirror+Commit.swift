@@ -63,8 +63,12 @@ extension Mirror {
             record.begin(
                 Generation(entropy.nextUUID()), because: reason, inSync: possibleInSync, time: now.unixNanoseconds)
         }
-        record.epoch += 1
-        record.updatedTime = now.unixNanoseconds
+        // The same record once more keeps its number: a disk that has taken it although it said no is then no more
+        // than one epoch ahead of the others, see `Record.descends`.
+        if !commit.isFailing || commit.snapshot != record {
+            record.epoch += 1
+            record.updatedTime = now.unixNanoseconds
+        }
         commit.snapshot = record
         possibleInSync = possibleInSync.union(record.inSync)
         commit.newcomers = recovering.union(readyToJoin)
@@ -191,7 +195,7 @@ extension Mirror {
         commit.retryAt = now.nanoseconds + limits.commonFailureRetryNanoseconds
         let failure = working.first.map { plexes[Int($0.value)].lastFailure } ?? .truncated
         suspend(failure)
-        if phase == .stopping { abandonStop() }
+        giveUpForStop()
     }
 
     /// The tick's part: the round is begun when the wait is over.

@@ -24,6 +24,8 @@ extension Mirror {
         resync.promoting.remove(plex)
         if operation == .write || operation == .zero { record[plex].writeErrors += 1 }
         countMissed(plex, wasComplete: isWorking || record[plex].role == .inSync, wasJoining: wasJoining)
+        // Flushes that were under way together with the one that failed may have said yes to what was lost (R8).
+        if operation == .flush { record[plex].missedWriteMap = nil }
         record[plex].role = .failed
         record[plex].cause = FailureCause(
             operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)
@@ -55,8 +57,13 @@ extension Mirror {
         }
     }
 
+    ///
+    /// One under rebuild may have got some of it from a plex that was pinned before: then it goes on to the end.
     mutating func loneIsEqual() {
-        guard hasUnequal, working.count == 1, possibleInSync.isSubset(of: working) else { return }
+        guard hasUnequal, working.count == 1, possibleInSync.isSubset(of: working), recovering.isEmpty,
+            // It may be about to tell what it has read from a plex that is gone now.
+            !slots.contains(where: { $0.kind == .client && $0.equalisedTo != nil })
+        else { return }
         endUnequal()
     }
 
@@ -118,6 +125,8 @@ extension Mirror {
                 operation: .flush, errorNumber: plexes[Int(plex.value)].lastFailure.errorNumber, offset: 0,
                 time: now.unixNanoseconds)
         }
+        // Those under rebuild may have what their source has lost.
+        rewindResync(tracking.intent)
     }
 
     mutating func suspend(_ failure: DiskFailure) {
@@ -179,6 +188,7 @@ extension Mirror {
             case .pinRecord where slots[index].ticket <= round:
                 slots[index].step = slots[index].resumeStep
                 submitRead(index)
+            case .promotionWait: promotionEnded(index)
             case .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord, .pinRecord:
                 break
             }

@@ -20,8 +20,9 @@ extension Mirror {
 
     /// A plex under rebuild leaves again: its map counts on, from what it holds now.
     mutating func goOnCounting(_ plex: PlexIndex, epoch: UInt64) {
+        guard let slot = record[plex].missedWriteMap?.slot else { return }
         record[plex].missedWriteMap?.epoch = epoch
-        record[plex].missedWriteMap?.lastClear = tracking.lastClear
+        record[plex].missedWriteMap?.lastClear = tracking.required[Int(slot)]
     }
 
     /// The plex was in use and is not any more, for whatever reason.
@@ -32,6 +33,7 @@ extension Mirror {
             goOnCounting(plex, epoch: durableEpoch)
         }
         tracking.forget(plex)
+        cleaner.checkpoints[Int(plex.value)] = nil
         resync.sweeps[Int(plex.value)] = Sweep()
         plexes[Int(plex.value)].copyReason = nil
     }
@@ -55,11 +57,12 @@ extension Mirror {
     /// The count holds for a disk in the state in which it left, or a later one. It shows that state by its record,
     /// and by its bitmap: every clearing of a bit is written to all plexes, so a disk that lacks the last one before
     /// it left is an older copy of itself, and lacks writes that nobody counted. One that has it may lack only what was
-    /// written under bits that are still set, and those are copied.
+    /// written under bits that are still set, and those are copied. (What must be there is the witness that is written
+    /// before the clearing, see `WriteTracking`: a disk that fails or is killed in a clearing is no older copy.)
     func objection(toDelta plex: PlexIndex, _ evidence: PlexEvidence) -> String? {
         if mutant == .deltaWithoutEvidence { return record[plex].missedWriteMap == nil ? "no map" : nil }
-        guard let map = record[plex].missedWriteMap else { return "nobody counted what it missed" }
-        if evidence.epoch < map.epoch || evidence.sequence < map.lastClear {
+        guard let map = record[plex].missedWriteMap else { return "what it lacks was not counted" }
+        if evidence.epoch < map.epoch || evidence.sequence < max(map.lastClear, tracking.required[Int(map.slot)]) {
             return "its disk is in an earlier state than the one in which it left"
         }
         return nil
@@ -85,7 +88,7 @@ extension Mirror {
         // A slot of its own: the record on disk may still name the old one.
         guard let slot = tracking.freeSlot else { return }
         let map = MissedWriteMap(
-            slot: slot, id: entropy.next() | 1, startsFull: true, epoch: durableEpoch, lastClear: tracking.lastClear)
+            slot: slot, id: entropy.next() | 1, startsFull: true, epoch: durableEpoch, lastClear: 0)
         record[plex].missedWriteMap = map
         tracking.openMap(map)
     }
@@ -119,16 +122,27 @@ extension Mirror {
         }
         if mutant == .resyncSkipsFirstWindow, let first = todo.next(from: 0) { resync.sweeps[index].todo.remove(first) }
         tracking.initialise(plex)
-        // From here on an older state of this disk is recognised, see `objection(toDelta:)`.
-        tracking.noteClear()
-        tracking.touch(page: 0)
-        plexes[index].joinMark = tracking.lastClear
+        plexes[index].isProven = false
+        plexes[index].joinMark = tracking.askForWitness()
+        cleaner.flushed.remove(plex)
         resync.isAnnounced = false
         let regions = resync.sweeps[index].todo.population
         log(
             .joined, plex: plex, length: min(UInt64(regions) * tracking.regionBytes, record.dataBytes),
             text: "plex \(plex) joined; \(regions) of \(todo.count) regions are copied: \(copyReason(plex))")
         pumpResync()
+    }
+
+    /// A plex that is in sync must show a page from after its return: when all plexes, it among them, have got one,
+    /// that is asked of everybody. An older state of its disk is recognised then, see `objection(toDelta:)`.
+    mutating func proveJoined() {
+        for plex in recovering.members {
+            let index = Int(plex.value)
+            if plexes[index].isProven || !tracking.isWitnessed(since: plexes[index].joinMark) { continue }
+            plexes[index].isProven = true
+            tracking.raiseLastClear(to: tracking.witness)
+            plexes[index].joinMark = tracking.askForWitness()
+        }
     }
 
     func copyReason(_ plex: PlexIndex) -> String { plexes[Int(plex.value)].copyReason ?? "everything" }

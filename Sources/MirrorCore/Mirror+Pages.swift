@@ -60,7 +60,9 @@ extension Mirror {
         let write = tag.slot
         let plex = tag.plex
         precondition(tracking.writes[write].pending.contains(plex))
-        if case .failed(let failure) = result {
+        if tracking.writes[write].departed.contains(plex) {
+            // Nothing that it says counts for the disk that is there now.
+        } else if case .failed(let failure) = result {
             if failure.kind == .transient, tracking.writes[write].transients < limits.transientRetries,
                 working.union(recovering).contains(plex)
             {
@@ -102,7 +104,7 @@ extension Mirror {
         tracking.end(write, isDurable: false)
         tracking.touch(page: page)
         suspend(working.first.map { plexes[Int($0.value)].lastFailure } ?? .truncated)
-        if phase == .stopping { abandonStop() }
+        giveUpForStop()
     }
 
     /// A page counts when every plex that a restart may take for current has it. One that failed to take it does not
@@ -125,6 +127,7 @@ extension Mirror {
     /// Whoever waits for pages looks again.
     private mutating func pagesSettled() {
         tryOpen()
+        proveJoined()
         cleaningGoesOn()
         if joining.members.contains(where: { isReadyToJoin($0) }) { wantCommit() }
         if !recovering.isEmpty { pumpResync() }

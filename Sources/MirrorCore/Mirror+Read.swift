@@ -70,20 +70,41 @@ extension Mirror {
             {
                 finish(index, .ok)
             } else {
-                equaliseBehindRead(index, source: plex)
+                slots[index].good = working.union(recovering)
+                slots[index].hasFannedOut = true
+                slots[index].equalisedTo = transfer.offset
+                equaliseBehindRead(index)
             }
         }
     }
 
-    /// R7: what is about to be told becomes true on every plex, durably, before it is told.
-    private mutating func equaliseBehindRead(_ index: Int, source: PlexIndex) {
-        let targets = working.subtracting(PlexSet(source))
-        slots[index].transfer.kind = .write
-        slots[index].transfer.isDurable = true
-        // A plex that is being promoted has been copied from the same source.
-        slots[index].good = working.union(recovering)
-        slots[index].hasFannedOut = true
-        fanOut(index, to: targets)
+    /// R7: what is about to be told becomes true on every plex, durably, before it is told: one stretch of regions
+    /// that may differ after the other. Regions between them have no intent bit (R1), and need no repair.
+    mutating func equaliseBehindRead(_ index: Int) {
+        let request = slots[index].request
+        let plan = BufferPlan(.read, offset: request.offset, length: request.length)
+        guard let source = slots[index].source, let position = slots[index].equalisedTo,
+            let range = nextUnequal(position..<plan.bodyOffset + plan.bodyLength)
+        else {
+            acknowledge(index)
+            return
+        }
+        slots[index].equalisedTo = range.upperBound
+        slots[index].transfer = Slot.Transfer(
+            kind: .write, offset: range.lowerBound, length: range.upperBound - range.lowerBound,
+            bufferOffset: range.lowerBound - plan.bodyOffset, isDurable: true)
+        fanOut(index, to: slots[index].good.intersection(working.union(recovering)).subtracting(PlexSet(source)))
+    }
+
+    /// The first stretch of the range in which plexes may differ.
+    private func nextUnequal(_ range: Range<UInt64>) -> Range<UInt64>? {
+        guard hasUnequal, !range.isEmpty else { return nil }
+        let regions = tracking.regions(range.lowerBound, range.upperBound - range.lowerBound)
+        guard let first = resync.unequal.next(from: regions.lowerBound), first < regions.upperBound else { return nil }
+        let end = resync.unequal.endOfRun(from: first, limit: regions.upperBound)
+        return max(
+            range.lowerBound, UInt64(first) * tracking.regionBytes)..<min(
+                range.upperBound, UInt64(end) * tracking.regionBytes)
     }
 
     mutating func readFailed(_ index: Int, _ plex: PlexIndex, _ failure: DiskFailure) {

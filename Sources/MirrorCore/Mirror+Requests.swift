@@ -131,7 +131,9 @@ extension Mirror {
         clientRequestsInFlight -= 1
         if slots[index].countsAsMutation, slots[index].step != .held { mutationsInFlight -= 1 }
         lastClientAt = now.nanoseconds
+        let hasEqualised = slots[index].equalisedTo != nil
         freeSlot(index)
+        if hasEqualised { loneIsEqual() }
         if isSuspended { resumeIfNoneFails() }
         drained()
     }

@@ -17,7 +17,19 @@ extension Mirror {
             set.insert(regions)
             tracking.insertMissed(set, slot: slot)
         }
+        cleaner.checkpoints[Int(plex.value)]?.insert(regions)
         resync.again(Int(plex.value), regions, regionBytes: tracking.regionBytes)
+    }
+
+    /// What the lone source may have lost, or has in another version, is copied again to all that are being rebuilt.
+    mutating func rewindResync(_ regions: RegionSet) {
+        var position = 0
+        while let first = regions.next(from: position) {
+            position = regions.endOfRun(from: first, limit: regions.count)
+            for plex in recovering.members where record[plex].role == .recovering {
+                rewindResync(plex, first..<position)
+            }
+        }
     }
 
     mutating func pumpResync() {
@@ -100,7 +112,8 @@ extension Mirror {
     /// The window's bytes are in the buffer.
     mutating func windowRead(_ index: Int, from source: PlexIndex) {
         var targets = slots[index].windowTargets.intersection(recovering)
-        if slots[index].windowEqualises { targets = targets.union(working.subtracting(PlexSet(source))) }
+        // Those under rebuild, too: they may have it from a plex that was pinned before.
+        if slots[index].windowEqualises { targets = working.union(recovering).subtracting(PlexSet(source)) }
         slots[index].transfer.kind = .write
         // What clients may read right after this must not vanish with the power (R7).
         slots[index].transfer.isDurable = slots[index].windowEqualises
@@ -123,6 +136,9 @@ extension Mirror {
         log(.resyncPaused, offset: request.offset, length: request.length, text: "source can't be read")
         endWindow(index, isCopied: false)
     }
+
+    /// The mirror is being stopped, and the window waits for a record that can't be written.
+    mutating func giveUpWindow(_ index: Int) { endWindow(index, isCopied: false) }
 
     private mutating func endWindow(_ index: Int, isCopied: Bool) {
         if let position = resync.windows.firstIndex(where: { $0.isUsed && $0.slot == index }) {
@@ -210,6 +226,12 @@ extension Mirror {
         resync.promoting.remove(plex)
         recovering.remove(plex)
         working.insert(plex)
+        if mutant != .hideFlushError {
+            // They were kept while there was no better one.
+            for failed in working.members where plexes[Int(failed.value)].flushFailed {
+                expel(failed, operation: .flush, plexes[Int(failed.value)].lastFailure, offset: 0)
+            }
+        }
         log(
             .resyncFinished, plex: plex, length: resync.copied,
             text: "\(resync.copied) bytes copied; plex \(plex) is in sync")

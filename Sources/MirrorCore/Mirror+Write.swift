@@ -226,7 +226,7 @@ extension Mirror {
                 slots[index].good = slots[index].good.union(PlexSet(plex))
             }
             if slots[index].pending.isEmpty { fanOutFinished(index) }
-        case .idle, .held, .lock, .gate, .parked, .retryWait, .failureRecord, .pinRecord:
+        case .idle, .held, .lock, .gate, .parked, .retryWait, .failureRecord, .pinRecord, .promotionWait:
             preconditionFailure("no operation can be in flight in this step")
         }
     }
@@ -289,10 +289,22 @@ extension Mirror {
             // A plex was promoted while this flush was under way: it is good, and was not asked.
             expelAll(failed, for: index)
             startFlush(index)
+        } else if slots[index].transfer.kind == .flush, isAnyPromoting(among: slots[index].good) {
+            // It has all that was written and has flushed it: when it is on record, there is a good plex.
+            slots[index].step = .promotionWait
+            commit.needsWake = true
         } else {
             failedEverywhere(index)
         }
     }
+
+    /// Whether some plex is in sync but for the record that says so.
+    func isAnyPromoting(among plexes: PlexSet) -> Bool {
+        plexes.intersection(recovering).members.contains { record[$0].role == .inSync }
+    }
+
+    /// The promotion that a flush waits for has happened, or has failed.
+    mutating func promotionEnded(_ index: Int) { fanOutFinished(index) }
 
     func operationName(_ index: Int) -> FailedOperation {
         switch slots[index].transfer.kind {
@@ -316,7 +328,8 @@ extension Mirror {
     private mutating func fanOutSucceeded(_ index: Int) {
         switch slots[index].request.kind {
         case .write, .zeroes, .trim: advance(index)
-        case .read, .flush: acknowledge(index)
+        case .read: equaliseBehindRead(index)
+        case .flush: acknowledge(index)
         case .allocation: preconditionFailure("has no fan-out")
         }
     }

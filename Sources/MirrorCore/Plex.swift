@@ -44,8 +44,10 @@ struct Plex {
     var eventLogDisabled = false
     /// What is copied to it, and why; nil unless it is being rebuilt.
     var copyReason: String?
-    /// A page of the bitmap with a higher sequence must be on all plexes before this one is promoted.
+    /// A page of the bitmap with a higher sequence must be on all plexes before this one is proven, and another
+    /// before it is promoted; see `proveJoined`.
     var joinMark: UInt64 = 0
+    var isProven = false
 }
 
 extension Assembly {
@@ -63,7 +65,7 @@ extension Mirror {
         // Bits beside a clean mark can't be; they are believed all the same.
         let isUnclean = !record.isClean || !tracking.intent.isEmpty
         let mustEqualise = !tracking.intent.isEmpty && working.count > 1
-        if mustEqualise, record.pinned.map({ !working.contains($0) }) ?? true { record.pinned = working.first }
+        if mustEqualise, record.pinned.map({ !working.contains($0) }) ?? true { record.pinned = newest(assembly) }
         if isReadOnly {
             // Nothing may be written, so plexes that may differ can't be made equal: one answers for all.
             if mustEqualise, let pinned = record.pinned { working = PlexSet(pinned) }
@@ -94,6 +96,34 @@ extension Mirror {
         tracking.adopt(
             found, maps: record.members.compactMap(\.missedWriteMap),
             isClean: record.isClean || mutant == .badPageIsClean)
+        suspectSetBack(found)
+    }
+
+    /// Every plex has the page that is written before bits are cleared (`WriteTracking.askForWitness`). One that lacks it,
+    /// although its record is the newest, has a torn page or is a disk in an earlier state: what it lacks is not under
+    /// any bit. Everything is copied over it, then.
+    private mutating func suspectSetBack(_ found: [(PlexIndex, FoundPages)]) {
+        guard !record.isClean, mutant != .setBackIsBelieved,
+            let newest = found.max(by: { ($0.1.lastClear, $0.1.sequence) < ($1.1.lastClear, $1.1.sequence) })
+        else { return }
+        let suspects = PlexSet(
+            mask: found.reduce(0) { $1.1.sequence < newest.1.lastClear ? $0 | PlexSet($1.0).mask : $0 })
+        guard !suspects.isEmpty else { return }
+        tracking.insertIntent(0..<tracking.regionCount)
+        record.pinned = newest.0
+        log(
+            .plexReturned, plex: suspects.first,
+            text: "plex \(list(suspects)) is back in an earlier state than its record says; all of it is copied")
+    }
+
+    /// Nobody knows which plexes have got what was written last. Of two that differ the one whose bitmap is newer is
+    /// the better guess: the other may have been set back.
+    private func newest(_ assembly: Assembly) -> PlexIndex? {
+        working.members.max { sequence($0, assembly) < sequence($1, assembly) }
+    }
+
+    private func sequence(_ plex: PlexIndex, _ assembly: Assembly) -> UInt64 {
+        assembly.found[plex]?.pages?.sequence ?? 0
     }
 
     /// Plexes that the record lists in sync and that are not there: they begin to miss writes now.

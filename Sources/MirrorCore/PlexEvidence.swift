@@ -64,7 +64,7 @@ package enum JoinBasis: Sendable {
         var evidence = PlexEvidence(
             epoch: own.epoch, sequence: pages.sequence, changes: pages.regions(sheet: 0, nil, isClean: own.isClean),
             listsItselfInSync: listsItself)
-        if !record.descends(from: own.generation), !evidence.addWhatWasDoneAlone(own, pages, since: record) {
+        if !record.descends(from: own), !evidence.addWhatWasDoneAlone(own, pages, since: record) {
             self = .everything("nobody counted what it changed while it went on alone")
             return
         }
@@ -84,7 +84,7 @@ extension PlexEvidence {
     ///
     /// - Returns: whether anybody counted.
     fileprivate mutating func addWhatWasDoneAlone(_ own: Record, _ pages: FoundPages, since record: Record) -> Bool {
-        guard let ancestor = own.history.first(where: { record.descends(from: $0.generation) }) else { return false }
+        guard let ancestor = own.history.first(where: { record.knows($0.generation) }) else { return false }
         epoch = ancestor.epoch
         var isCounted = false
         for plex in record.inSync.members {

@@ -36,6 +36,8 @@ struct Slot {
         case failureRecord
         /// Reading goes on when the record names another source.
         case pinRecord
+        /// A flush failed everywhere but on a plex that is just being recorded as in sync.
+        case promotionWait
     }
 
     /// The part of a request that is being written. Zeroes with cut edges take up to three.
@@ -68,6 +70,8 @@ struct Slot {
     /// Where a read was tried in vain.
     var tried = PlexSet.empty
     var source: PlexIndex?
+    /// How far a read has made plexes equal; nil: it need not.
+    var equalisedTo: UInt64?
     var hasFannedOut = false
     var holdsLock = false
     var isExclusive = false

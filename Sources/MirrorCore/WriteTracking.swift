@@ -35,6 +35,8 @@ struct WriteTracking {
         var failed = PlexSet.empty
         /// Who has these contents.
         var holders = PlexSet.empty
+        /// Left while it was on its way: another disk may have taken the number since.
+        var departed = PlexSet.empty
         var transients: UInt8 = 0
     }
 
@@ -62,7 +64,10 @@ struct WriteTracking {
     var writes: [PageWrite]
     /// Of the last page write begun.
     private(set) var sequence: UInt64 = 0
+    /// A disk whose highest sequence is lower is in a state from before bits were cleared, see `raiseLastClear`.
     private(set) var lastClear: UInt64 = 0
+    /// By slot: the same for the disk that the map counts for.
+    private(set) var required: [UInt64]
     /// The last page write reached no plex.
     var isFailing = false
     var retryAt: UInt64 = 0
@@ -79,6 +84,7 @@ struct WriteTracking {
         active = empty
         maps = Array(repeating: nil, count: Self.sheets - 1)
         absences = Array(repeating: 0, count: Self.sheets - 1)
+        required = absences
         pages = Array(repeating: Page(), count: Self.sheets * pagesPerSheet)
         stalePages = RegionSet(count: pages.count)
         writes = (0..<writesInFlight).map { _ in PageWrite(snapshot: Array(repeating: 0, count: bitsPerPage / 64)) }
@@ -102,8 +108,9 @@ struct WriteTracking {
         changed(sheet: 0, words: range.lowerBound >> 6...(range.upperBound - 1) >> 6)
     }
 
-    mutating func removeIntent(_ set: RegionSet) {
-        noteClear()
+    /// - Parameter witness: see `raiseLastClear`.
+    mutating func removeIntent(_ set: RegionSet, witness: UInt64) {
+        raiseLastClear(to: witness)
         for word in set.words.indices where set.words[word] & intent.words[word] != 0 {
             intent.setWord(word, intent.words[word] & ~set.words[word])
             durable.setWord(word, durable.words[word] & ~set.words[word])
@@ -115,6 +122,7 @@ struct WriteTracking {
     mutating func openMap(_ map: MissedWriteMap) {
         maps[Int(map.slot)] = RegionSet(count: regionCount, isFull: map.startsFull)
         absences[Int(map.slot)] = map.id
+        required[Int(map.slot)] = map.lastClear
     }
 
     var freeSlot: UInt8? { maps.firstIndex { $0 == nil }.map { UInt8($0) } }
@@ -122,6 +130,7 @@ struct WriteTracking {
     mutating func closeMap(slot: UInt8) {
         maps[Int(slot)] = nil
         absences[Int(slot)] = 0
+        required[Int(slot)] = 0
     }
 
     mutating func insertMissed(_ set: RegionSet, slot: UInt8) {
@@ -132,23 +141,40 @@ struct WriteTracking {
         }
     }
 
-    /// Regions outside of `set` have been copied, durably.
-    mutating func keepMissed(_ set: RegionSet, slot: UInt8) {
-        guard let old = maps[Int(slot)], !old.isSubset(of: set) else { return }
-        noteClear()
+    /// Regions outside of `set` have been copied, durably, and all that was written since the plex came back went to it
+    /// too.
+    ///
+    /// - Parameter witness: a page that its disk got after that. Without it the disk was set back.
+    mutating func keepMissed(_ set: RegionSet, slot: UInt8, witness: UInt64) {
+        guard let old = maps[Int(slot)] else { return }
+        if required[Int(slot)] < witness {
+            required[Int(slot)] = witness
+            touch(page: (Int(slot) + 1) * pagesPerSheet)
+        }
         for word in set.words.indices where old.words[word] & ~set.words[word] != 0 {
             maps[Int(slot)]?.setWord(word, old.words[word] & set.words[word])
             changed(sheet: Int(slot) + 1, words: word...word)
         }
     }
 
-    /// A bit is about to be cleared, or something that was missing counts as copied: a disk without any page
-    /// written after this was set back to an earlier state. The number is used up here and not when the page is
-    /// written, which may be much later.
-    mutating func noteClear() {
-        sequence += 1
-        lastClear = sequence
+    // MARK: witnesses
+
+    /// Before bits are cleared every plex gets a page that was written after all of them were set and flushed: the
+    /// witness. It is on every disk before the first bit is gone from any. So a disk without it, or a later one, is
+    /// in an earlier state, and nobody can tell what it lacks; one that has it still shows the bits, or lacks nothing.
+    ///
+    /// - Returns: what `isWitnessed` is asked with.
+    mutating func askForWitness() -> UInt64 {
+        touch(page: 0)
+        return sequence
     }
+
+    func isWitnessed(since mark: UInt64) -> Bool { witness > mark }
+
+    /// The last page 0 that all plexes have.
+    var witness: UInt64 { pages[0].durableSequence }
+
+    mutating func raiseLastClear(to witness: UInt64) { lastClear = max(lastClear, witness) }
 
     private mutating func changed(sheet: Int, words: ClosedRange<Int>) {
         for page in words.lowerBound / wordsPerPage...words.upperBound / wordsPerPage {
@@ -179,6 +205,11 @@ struct WriteTracking {
 
     mutating func forget(_ plex: PlexIndex) {
         for page in pages.indices { pages[page].missingOn.remove(plex) }
+        for write in writes.indices where writes[write].isUsed {
+            writes[write].departed.insert(plex)
+            writes[write].holders.remove(plex)
+            writes[write].failed.remove(plex)
+        }
     }
 
     func isInitialised(_ plex: PlexIndex) -> Bool { !pages.contains { $0.missingOn.contains(plex) } }
@@ -231,14 +262,16 @@ struct WriteTracking {
             writes[write].snapshot[word] = self.word(index * wordsPerPage + word, of: sheet)
         }
         writes[write].header = BitmapPage(
-            sheet: UInt8(sheet), index: UInt64(index), sequence: pages[page].sequence, lastClear: lastClear,
-            generation: generation, absence: sheet == 0 ? 0 : absences[sheet - 1])
+            sheet: UInt8(sheet), index: UInt64(index), sequence: pages[page].sequence,
+            lastClear: sheet == 0 ? lastClear : required[sheet - 1], generation: generation,
+            absence: sheet == 0 ? 0 : absences[sheet - 1])
         writes[write].isUsed = true
         writes[write].isAnswered = false
         writes[write].page = page
         writes[write].pending = targets
         writes[write].failed = .empty
         writes[write].holders = holders
+        writes[write].departed = .empty
         writes[write].transients = 0
     }
 
@@ -280,7 +313,10 @@ struct WriteTracking {
     ///
     /// - Parameter isClean: the record says that no bit is set: a page that can't be read holds none.
     mutating func adopt(_ found: [(PlexIndex, FoundPages)], maps used: [MissedWriteMap], isClean: Bool) {
-        for map in used { openMap(map) }
+        for map in used {
+            openMap(map)
+            required[Int(map.slot)] = found.reduce(map.lastClear) { max($0, $1.1.required(by: map)) }
+        }
         for sheet in 0..<Self.sheets {
             let map = used.first { Int($0.slot) + 1 == sheet }
             guard sheet == 0 || map != nil else { continue }

@@ -214,8 +214,18 @@ package struct Record: Sendable, Hashable {
         generation = next
     }
 
-    /// Whether this record descends from `other`'s era or is of the same.
-    package func descends(from other: Generation) -> Bool {
+    /// Whether this record knows `other`'s era.
+    package func knows(_ other: Generation) -> Bool {
         generation == other || history.contains { $0.generation == other }
+    }
+
+    /// Whether all that `other` says was known when this record was written, as far as the history tells.
+    ///
+    /// An era that went on after the moment in which ours left it is another side's. By one epoch it may have: a
+    /// record that some disks got and others did not before power failed, and nothing rests on that.
+    package func descends(from other: Record) -> Bool {
+        if generation == other.generation { return true }
+        guard let past = history.first(where: { $0.generation == other.generation }) else { return false }
+        return other.epoch <= past.epoch + 1
     }
 }

@@ -170,7 +170,7 @@ extension Reactor {
         guard isMember || own.parent?.mirror == record.mirror, let plex = record.index(of: superblock.plex) else {
             return nil
         }
-        if isMember, !record.descends(from: own.generation), !force {
+        if isMember, !record.descends(from: own), !force {
             throw DiskError(
                 "\(disk.path): split brain: it went on without this mirror (epoch \(own.epoch), last change \(isoTime(own.updatedTime))); joining it overwrites those changes. To do so: --force"
             )

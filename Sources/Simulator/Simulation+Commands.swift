@@ -75,7 +75,7 @@ extension Simulation {
             guard disks[disk].returnsAt <= now else { return false }
             guard let head = disks[disk].head, head.record.mirror == mirrorUUID else { return true }
             // The driver never lets a fresher plex, or one of another branch, be overwritten.
-            return record.descends(from: head.record.generation)
+            return record.descends(from: head.record)
                 && (head.record.generation != record.generation || head.record.epoch <= record.epoch)
         }
         guard let disk = random.pick(candidates) else { return }

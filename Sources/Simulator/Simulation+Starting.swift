@@ -45,7 +45,7 @@ extension Simulation {
         guard let disk = loser else { return }
         if let head = disks[disk].summary, head.mirror == mirrorUUID,
             let leader = leader(among: disks.indices), let record = disks[leader].head?.record,
-            !record.descends(from: head.generation)
+            !record.knows(head.generation)
         {
             return
         }
@@ -173,7 +173,7 @@ extension Simulation {
         else { return false }
         var hasFound = false
         for disk in present {
-            guard let head = disks[disk].summary, head.mirror == mirrorUUID, !record.descends(from: head.generation)
+            guard let head = disks[disk].summary, head.mirror == mirrorUUID, !record.knows(head.generation)
             else { continue }
             disks[disk].wipeSuperblocks()
             hasFound = true
@@ -295,7 +295,7 @@ extension Simulation {
             guard disk != first, !disks[disk].isGone, let head = disks[disk].summary, head.mirror == mirrorUUID,
                 head.callsItselfInSync, head.own == PlexIndex(disk), isWhole(disk), disks[disk].lostEpoch <= head.epoch
             else { return false }
-            return record.descends(from: head.generation)
+            return record.knows(head.generation)
                 && record[PlexIndex(disk)].uuid == disks[disk].head?.plex && record[PlexIndex(disk)].role != .absent
         }
         return random.pick(others).map { [first, $0] }

@@ -35,9 +35,9 @@ import Testing
             #expect(record.history.count == min(Int(number) - 1, 16))
         }
         #expect(record.history.map(\.generation.bits.low) == Array((24...39).reversed()))
-        #expect(record.descends(from: Generation(UUID128(high: 0, low: 24))))
-        #expect(!record.descends(from: Generation(UUID128(high: 0, low: 23))))
-        #expect(record.descends(from: record.generation))
+        #expect(record.knows(Generation(UUID128(high: 0, low: 24))))
+        #expect(!record.knows(Generation(UUID128(high: 0, low: 23))))
+        #expect(record.knows(record.generation))
     }
 
     @Test func setsFollowTheRoles() {
