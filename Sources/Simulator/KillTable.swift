@@ -8,8 +8,12 @@ package struct Kill: Sendable {
     package var seed: UInt64
     package var violation: Violation?
 
-    package static func hunt(_ mutant: Mutant, first: UInt64 = 1, limit: Int) -> Kill {
+    /// - Parameter before: told each seed before it is run.
+    package static func hunt(
+        _ mutant: Mutant, first: UInt64 = 1, limit: Int, before: (UInt64) -> Void = { _ in }
+    ) -> Kill {
         for offset in 0..<limit {
+            before(first + UInt64(offset))
             let outcome = Simulation.run(Options(seed: first + UInt64(offset), mutant: mutant))
             if let violation = outcome.violation {
                 return Kill(mutant: mutant, seeds: offset + 1, seed: outcome.seed, violation: violation)

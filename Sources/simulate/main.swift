@@ -31,6 +31,7 @@ struct Simulate: ParsableCommand {
     var shrink = false
 
     mutating func run() throws {
+        TrapReport.install()
         if mutant == "all" { return try printKillTable(Mutant.allCases.filter { $0 != .none }) }
         var chosen = Mutant.none
         if let mutant {
@@ -52,6 +53,7 @@ struct Simulate: ParsableCommand {
     private func replay(_ seed: UInt64, _ mutant: Mutant) throws {
         var options = Options(seed: seed, mutant: mutant)
         options.isTraced = trace
+        TrapReport.name("seed \(seed)")
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }
         print(
@@ -68,6 +70,7 @@ struct Simulate: ParsableCommand {
         var tally = Tally()
         for seed in first..<first + seeds {
             if let minutes, clock.now - start > .seconds(minutes * 60) { break }
+            TrapReport.name("seed \(seed)")
             let outcome = Simulation.run(Options(seed: seed))
             tally.add(outcome)
             guard let violation = outcome.violation else { continue }
@@ -80,7 +83,9 @@ struct Simulate: ParsableCommand {
     private func printKillTable(_ mutants: [Mutant]) throws {
         var survivors = 0
         for mutant in mutants {
-            let kill = Kill.hunt(mutant, first: first, limit: Int(seeds))
+            let kill = Kill.hunt(mutant, first: first, limit: Int(seeds)) {
+                TrapReport.name("seed \($0) with mutant \(mutant)")
+            }
             let name = "\(mutant)".padded(to: 26)
             let source = mutant.source.padded(to: 32)
             if let count = kill.seeds, let violation = kill.violation {
