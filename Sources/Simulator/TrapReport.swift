@@ -21,10 +21,11 @@ package enum TrapReport {
         unsafe stack.ss_size = stackBytes
         unsafe sigaltstack(&stack, nil)
         var action = sigaction()
-        unsafe action.__sigaction_handler.sa_handler = { _ in
+        unsafe action.__sigaction_handler.sa_handler = { number in
             _ = unsafe write(STDERR_FILENO, TrapReport.line, TrapReport.count.pointee)
+            // The handler is reset by now: this ends the process as if it had never been there.
+            _ = raise(number)
         }
-        // With the handler reset, the instruction that trapped traps again when it returns, and abort(3) goes on.
         action.sa_flags = Int32(bitPattern: UInt32(SA_RESETHAND)) | SA_ONSTACK
         for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGABRT] { unsafe sigaction(number, &action, nil) }
     }
