@@ -107,8 +107,13 @@ extension Simulation {
         disks.indices.contains { other in
             other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isGone
                 && isTruth(other)
-                && (server?.disks.contains(other) ?? true)
+                && (server.map { isInUse(other, by: $0) } ?? true)
         }
+    }
+
+    /// The engine counts on it; an order to take it out may have come already that is not on record yet.
+    private func isInUse(_ disk: Int, by server: Server) -> Bool {
+        server.disks.contains(disk) && server.mirror.record[PlexIndex(disk)].role == .inSync
     }
 
     func hasLoser(beside disk: Int) -> Bool {

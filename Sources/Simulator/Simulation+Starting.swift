@@ -130,7 +130,9 @@ extension Simulation {
     /// The history of a record reaches back 16 generations. Whoever was away longer looks like a stranger and is
     /// refused, rightly: nothing proves that it is an ancestor. The administrator blanks it.
     private func forgetAncient(_ present: [Int]) -> Bool {
-        guard let leader = leader(among: present.filter { isTruth($0) }), let record = disks[leader].head?.record,
+        // Where none holds every acknowledged write, the refusal is right, whatever the reason.
+        let truths = present.filter { isTruth($0) }
+        guard let leader = leader(among: truths.isEmpty ? present : truths), let record = disks[leader].head?.record,
             record.history.count == Record.historyCapacity
         else { return false }
         var hasFound = false
