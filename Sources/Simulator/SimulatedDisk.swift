@@ -59,6 +59,9 @@ struct SimulatedDisk {
     var badCount = 0
     /// Every operation fails until it is opened again.
     var isGone = false
+    /// The backing was made smaller: nothing at or behind this byte can be reached, least of all the superblocks.
+    var truncatedAt: Int?
+    var isAway: Bool { isGone || truncatedAt != nil }
     /// Not before this moment may it be found again.
     var returnsAt: UInt64 = 0
     /// Acknowledged but unflushed data vanished from it since the server was started.
@@ -189,6 +192,21 @@ struct SimulatedDisk {
         cached = medium
     }
 
+    /// A cell of the medium changes by itself. What lies in the cache above it is as it was.
+    mutating func rot(_ cell: Int, to stamp: UInt32) {
+        medium[cell] = stamp
+        if !unflushed.contains(where: { $0.sector == cell / 3 }) { cached[cell] = stamp }
+    }
+
+    /// Everything that a read of the cell may return, now or after a power loss.
+    func values(at cell: Int) -> [UInt32] {
+        var values = [medium[cell]]
+        for entry in unflushed where entry.sector == cell / 3 {
+            if !values.contains(entry.stamps[cell % 3]) { values.append(entry.stamps[cell % 3]) }
+        }
+        return values
+    }
+
     // MARK: superblocks
 
     enum Landing: Int { case whole, torn, none }
@@ -280,6 +298,7 @@ struct SimulatedDisk {
     /// The sector errors were of a kind that passes.
     mutating func heal() {
         isGone = false
+        truncatedAt = nil
         returnsAt = 0
         bad = Array(repeating: false, count: bad.count)
         badCount = 0

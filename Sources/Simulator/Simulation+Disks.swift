@@ -45,10 +45,11 @@ extension Simulation {
             count(.hang)
             return UInt64(random.within(200...20_000)) * 1_000_000
         }
+        if let delay = drawZombie() { return delay }
         return random.delay(1_000, profile.maximumDelay) + 1
     }
 
-    private func chance(_ fault: Fault, _ disk: Int, divisor: Int = 1) -> Bool {
+    func chance(_ fault: Fault, _ disk: Int, divisor: Int = 1) -> Bool {
         guard isHostile, profile.has(fault) else { return false }
         var rate = profile.rate
         if profile.sickDisk >= 0 { rate = profile.sickDisk == disk ? rate * 3 : rate / 3 }
@@ -60,6 +61,7 @@ extension Simulation {
     private func drawPlan(_ operation: DiskOperation, _ disk: Int) -> Flight.Plan {
         // The fault budget: what one disk has lost must be expelled before the next may fail.
         if hasLoser(beside: disk) { return .succeed }
+        if let lie = drawLie(operation, disk) { return lie }
         if isHostile, now < blipUntil { return .fail(errorNumber: blipError, effect: .none) }
         if chance(.transient, disk) {
             return .fail(errorNumber: [11, 4, 12, 16][random.below(4)], effect: .none)
@@ -105,7 +107,7 @@ extension Simulation {
     /// on record as such, has lost nothing.
     func mayLose(_ disk: Int) -> Bool {
         disks.indices.contains { other in
-            other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isGone
+            other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isAway
                 && isTruth(other)
                 && (server.map { isInUse(other, by: $0) } ?? true)
         }
@@ -125,7 +127,7 @@ extension Simulation {
         flights.contains { flight in
             guard let flight, flight.disk != disk else { return false }
             switch flight.plan {
-            case .succeed: return false
+            case .succeed, .drop, .misdirect: return false
             case .short, .fail, .loseFlush: return true
             }
         }
@@ -140,11 +142,13 @@ extension Simulation {
         let disk = flight.disk
         if disks[disk].isGone { flight.plan = .fail(errorNumber: 6, effect: .none) }
         let operation = flight.operation
+        if let plan = planBeyondTheEnd(operation, disk) { flight.plan = plan }
         let first = Int(operation.offset) / Geometry.sectorBytes
         var count = Int(operation.length) / Geometry.sectorBytes
         var tears = false
         switch flight.plan {
         case .succeed, .loseFlush: break
+        case .drop, .misdirect: return lie(index)
         case .short(let bytes): count = Int(bytes) / Geometry.sectorBytes
         case .fail(_, let effect):
             if effect == .none { count = 0 }
@@ -222,6 +226,7 @@ extension Simulation {
         case .succeed:
             landDurably(flight)
             return .transferred(operation.length)
+        case .drop, .misdirect: return .transferred(operation.length)
         case .short(let bytes):
             // What a short forced write did move is durable.
             var moved = flight
@@ -269,7 +274,7 @@ extension Simulation {
 
     // MARK: buffers
 
-    private func withBuffer(_ id: BufferID, _ body: ([UInt32]) -> Void) {
+    func withBuffer(_ id: BufferID, _ body: ([UInt32]) -> Void) {
         if let window = id.windowIndex {
             if let server { body(server.windows[window]) }
         } else if Int(id.value) < requests.count, !requests[Int(id.value)].buffer.isEmpty {

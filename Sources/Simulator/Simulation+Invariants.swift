@@ -150,13 +150,13 @@ extension Simulation {
             if disks[disk].isGone, disks[disk].hasLost { continue }
             for cell in entry.cells {
                 let stamp = entry.request.kind == .write ? Geometry.stamp(write: entry.write, cell: cell) : 0
-                guard disks[disk].cached[cell] == stamp else {
+                guard disks[disk].cached[cell] == stamp || oracle.isHaunted(cell) else {
                     return fail(
                         "R2",
                         "request \(entry.request.id.value) is acknowledged; plex \(plex), in sync on record, lacks cell \(cell)"
                     )
                 }
-                if entry.request.isForcedUnitAccess, disks[disk].medium[cell] != stamp {
+                if entry.request.isForcedUnitAccess, disks[disk].medium[cell] != stamp, !oracle.isHaunted(cell) {
                     return fail(
                         "R8", "forced write \(entry.request.id.value) is acknowledged and not durable on plex \(plex)")
                 }
@@ -170,9 +170,9 @@ extension Simulation {
         guard let server else { return }
         for plex in reachableInSync(server).members where disks.indices.contains(Int(plex.value)) {
             for cell in oracle.cells.indices {
-                guard let stamp = oracle.settled(cell, by: moment), disks[Int(plex.value)].medium[cell] != stamp else {
-                    continue
-                }
+                guard let stamp = oracle.settled(cell, by: moment), disks[Int(plex.value)].medium[cell] != stamp,
+                    !oracle.isHaunted(cell)
+                else { continue }
                 let found = disks[Int(plex.value)].medium[cell] >> Geometry.cellBits
                 return fail(
                     "R8",
@@ -205,7 +205,7 @@ extension Simulation {
     /// Plexes may differ at present, or a disk has gone that the engine has yet to miss.
     private func isSuspect(_ server: Server) -> Bool {
         server.mirror.record.pinned != nil
-            || server.disks.contains { $0.map { disks[$0].isGone || disks[$0].hasLost } ?? false }
+            || server.disks.contains { $0.map { disks[$0].isAway || disks[$0].hasLost } ?? false }
     }
 
     // MARK: between plexes
@@ -215,7 +215,7 @@ extension Simulation {
     func checkAgreement() {
         agreementIsDue = false
         guard let server, !server.isReadOnly, !isShadow else { return }
-        let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
+        let open = server.disks.compactMap { $0 }.filter { !disks[$0].isAway && !disks[$0].hasLost }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
         let members = open.filter { disk in
             guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation,
@@ -227,10 +227,10 @@ extension Simulation {
         guard let first = members.first else { return }
         if members.allSatisfy({ disks[$0].summary?.isClean ?? false }) {
             for disk in members {
-                guard disks[disk].cached == disks[first].cached else {
+                guard isSame(disks[disk].cached, disks[first].cached) else {
                     return fail("R6", "plexes \(first) and \(disk) are marked clean and differ")
                 }
-                guard disks[disk].medium == disks[disk].cached else {
+                guard isSame(disks[disk].medium, disks[disk].cached) else {
                     return fail("R6", "plex \(disk) is marked clean before all of it is durable")
                 }
             }
@@ -239,6 +239,11 @@ extension Simulation {
         server.knownInSync = server.knownInSync.intersection(lead.inSync).union(inSync)
         guard !newcomers.isEmpty, server.mirror.isOpen else { return }
         checkPromotion(newcomers, server, members)
+    }
+
+    /// But for cells that a disk spoiled by itself.
+    private func isSame(_ contents: [UInt32], _ other: [UInt32]) -> Bool {
+        contents == other || contents.indices.allSatisfy { contents[$0] == other[$0] || oracle.isHaunted($0) }
     }
 
     private func checkPromotion(_ newcomers: PlexSet, _ server: Server, _ members: [Int]) {
@@ -261,7 +266,9 @@ extension Simulation {
         }
         for plex in newcomers.members where members.contains(Int(plex.value)) {
             for cell in busy.indices
-            where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell] {
+            where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell]
+                && !oracle.isHaunted(cell)
+            {
                 return fail("R10", "plex \(plex) is promoted and differs from plex \(base) at cell \(cell)")
             }
             // What is flushed for ever must be on the medium of whoever counts as in sync.

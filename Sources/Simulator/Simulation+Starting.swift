@@ -9,15 +9,18 @@ extension Simulation {
         blipUntil = 0
         for disk in disks.indices {
             if random.chance(200) { disks[disk].returnsAt = 0 }
-            if disks[disk].returnsAt <= now { disks[disk].isGone = false }
+            if disks[disk].returnsAt <= now {
+                disks[disk].isGone = false
+                disks[disk].truncatedAt = nil
+            }
             guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
             let hasPartner = disks.indices.contains {
-                $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone && isWhole($0)
+                $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isAway && isWhole($0)
             }
             let isSpare = !isTruth(disk) || hasPartner
             guard isSpare, random.chance(200) else { continue }
             if profile.has(.rollBack), hasPartner, isOutdated(disk),
-                disks.indices.allSatisfy({ !disks[$0].isGone && isWhole($0) })
+                disks.indices.allSatisfy({ !disks[$0].isAway && isWhole($0) })
             {
                 count(.rollBack)
                 note("disk \(disk) is rolled back")
@@ -48,7 +51,7 @@ extension Simulation {
     }
 
     private func presentDisks() -> [Int] {
-        var present = disks.indices.filter { !disks[$0].isGone }
+        var present = disks.indices.filter { !disks[$0].isAway }
         // A disk that was rolled back is known for what it is only beside one that was not.
         if isHostile, profile.has(.absentAtStart), !mustShowAll, present.count > 1, random.chance(400) {
             count(.absentAtStart)
@@ -155,6 +158,7 @@ extension Simulation {
                 fail("R11", "the verdict depends on the order of the disks")
             }
         }
+        if isHostile, profile.has(.swappedPaths) { checkSwapped(plexes, options, verdict) }
         return verdict
     }
 
@@ -187,6 +191,7 @@ extension Simulation {
         )
         if !isShadow { oracle.beginStart() }
         queue.removeAll()
+        zombieUntil = 0
         ending = nil
         stopAnswer = nil
         issuedInStart = 0
@@ -212,7 +217,7 @@ extension Simulation {
     /// Two plexes each go on alone, against all advice; then both are there again. Nothing may be
     /// overwritten until somebody decides.
     private func splitBrain() {
-        var sides = disks.indices.filter { isTruth($0) && !disks[$0].isGone }
+        var sides = disks.indices.filter { isTruth($0) && !disks[$0].isAway }
         guard isHostile, sides.count >= 2 else { return }
         random.shuffle(&sides)
         let before = disks[sides[0]].summary?.generation

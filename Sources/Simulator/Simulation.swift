@@ -39,6 +39,8 @@ package final class Simulation {
     /// A disk was rolled back since the last start.
     var mustShowAll = false
     var blipUntil: UInt64 = 0
+    /// Until then an operation hangs for hours.
+    var zombieUntil: UInt64 = 0
     var blipError: Int32 = 5
     /// Why the present life ended; nil: it goes on.
     var ending: Ending?
@@ -55,6 +57,8 @@ package final class Simulation {
         self.options = options
         random = Random(seed: options.seed)
         profile = Profile(random: &random, disabled: options.disabled)
+        var rare = Random(seed: options.seed ^ 0x5EED)
+        profile.addRareFaults(random: &rare, disabled: options.disabled)
         limits = Limits()
         limits.requests = 32
         limits.resyncWindowsIdle = 1 + random.below(4)
@@ -138,7 +142,7 @@ package final class Simulation {
         case .execute(let flight): execute(flight)
         case .complete(let flight): complete(flight)
         case .tick:
-            queue.add(.tick, at: now + profile.tickNanoseconds)
+            queue.add(.tick, at: now + profile.tickNanoseconds * min(crawl, 600))
             handle(.tick)
         case .client: clientTurn()
         case .command: commandTurn()
