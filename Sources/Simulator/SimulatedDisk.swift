@@ -226,9 +226,24 @@ struct SimulatedDisk {
         for sector in 0..<Geometry.sectorsPerBlock {
             if landing == .torn, random.chance(500) { continue }
             let from = sector * Geometry.sectorBytes
-            for index in from..<from + Geometry.sectorBytes { superblocks[base + index] = bytes[index] }
+            superblocks.replaceSubrange(
+                base + from..<base + from + Geometry.sectorBytes, with: bytes[from..<from + Geometry.sectorBytes])
         }
-        scan()
+        scan(changed: base / Int(Layout.superblockSpacingBytes))
+    }
+
+    /// One copy was written. If it is good and no older than the newest, the others need not be read again.
+    private mutating func scan(changed copy: Int) {
+        guard let head, let found = decoded(copy), found.sequence > head.sequence || found == head else {
+            return scan()
+        }
+        self.head = found
+    }
+
+    private func decoded(_ copy: Int) -> Superblock? {
+        let start = copy * Int(Layout.superblockSpacingBytes)
+        let bytes = unsafe superblocks.span.bytes.extracting(start..<start + Superblock.byteCount)
+        return try? Superblock(decoding: bytes, copy: copy, diskBytes: layout.diskBytes)
     }
 
     mutating func scan() {

@@ -63,8 +63,7 @@ extension Simulation {
 
     private func found(_ present: [Int]) -> [FoundPlex] {
         present.compactMap { disk in
-            guard case .found(let superblock) = disks[disk].scanResult(), superblock.record.mirror == mirrorUUID
-            else { return nil }
+            guard let superblock = disks[disk].head, superblock.record.mirror == mirrorUUID else { return nil }
             return FoundPlex(disk: disk, superblock: superblock)
         }
     }
