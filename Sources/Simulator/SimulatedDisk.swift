@@ -178,16 +178,19 @@ struct SimulatedDisk {
 
     /// Power fails: any subset of the unflushed sectors survives.
     mutating func losePower(_ loss: Loss, random: inout Random) {
-        for entry in unflushed where !entry.isForgotten {
-            let survives =
-                switch loss {
-                case .nothing: true
-                case .everything: false
-                case .half: random.chance(500)
-                case .few: random.chance(900)
-                }
-            if survives { settle(entry) }
+        losePower { _ in
+            switch loss {
+            case .nothing: true
+            case .everything: false
+            case .half: random.chance(500)
+            case .few: random.chance(900)
+            }
         }
+    }
+
+    /// Power fails, and it is known which of the unflushed sectors survive.
+    mutating func losePower(survives: (Unflushed) -> Bool) {
+        for entry in unflushed where !entry.isForgotten && survives(entry) { settle(entry) }
         unflushed.removeAll()
         cached = medium
     }

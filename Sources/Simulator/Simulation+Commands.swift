@@ -24,7 +24,7 @@ extension Simulation {
         }
     }
 
-    private func give(
+    func give(
         _ kind: PendingCommand.Kind, _ plex: PlexIndex, _ command: Command,
         _ change: (inout PendingCommand) -> Void = { _ in }
     ) {
@@ -43,7 +43,7 @@ extension Simulation {
         give(.stop, PlexIndex(0), .stop)
     }
 
-    private func breakOff(_ plex: PlexIndex) {
+    func breakOff(_ plex: PlexIndex) {
         let isExact = commands.isEmpty && (server?.mirror.isOpen ?? false)
         let awaited = outstanding.filter { [.write, .zeroes, .trim].contains(requests[$0].request.kind) }
         let cut = oracle.clock
@@ -71,16 +71,17 @@ extension Simulation {
     func joinSomeone() {
         // What the driver reads from a disk holds only while no other command can change it.
         guard let server, commands.isEmpty else { return }
-        let record = server.mirror.record
-        let candidates = disks.indices.filter { disk in
-            guard disks[disk].returnsAt <= now else { return false }
-            guard let head = disks[disk].head, head.record.mirror == mirrorUUID else { return true }
-            // The driver never lets a fresher plex, or one of another branch, be overwritten.
-            return record.descends(from: head.record.generation)
-                && (head.record.generation != record.generation || head.record.epoch <= record.epoch)
-        }
+        let candidates = disks.indices.filter { disks[$0].returnsAt <= now && mayJoin($0, server) }
         guard let disk = random.pick(candidates) else { return }
         join(disk)
+    }
+
+    /// The driver never lets a fresher plex, or one of another branch, be overwritten.
+    func mayJoin(_ disk: Int, _ server: Server) -> Bool {
+        let record = server.mirror.record
+        guard let head = disks[disk].head, head.record.mirror == mirrorUUID else { return true }
+        return record.descends(from: head.record.generation)
+            && (head.record.generation != record.generation || head.record.epoch <= record.epoch)
     }
 
     func join(_ disk: Int) {
@@ -91,7 +92,8 @@ extension Simulation {
         if disks[disk].head == nil { disks[disk].wipeSuperblocks() }
         let head = disks[disk].head
         var uuid = newPlex()
-        if let head, head.record.mirror == mirrorUUID, head.plex == server.mirror.record[plex].uuid, random.chance(900)
+        if let head, head.record.mirror == mirrorUUID, head.plex == server.mirror.record[plex].uuid,
+            pilot != nil || random.chance(900)
         {
             uuid = head.plex
         }
@@ -178,6 +180,6 @@ extension Simulation {
                 "the copy of plex \(command.plex) has write \(disks[command.disk].medium[cell] >> Geometry.cellBits) at cell \(cell); legal: \(oracle.describe(cell))"
             )
         }
-        if random.chance(300) { disks[command.disk].scribble(random: &random) }
+        if pilot == nil, random.chance(300) { disks[command.disk].scribble(random: &random) }
     }
 }

@@ -14,8 +14,8 @@ extension Simulation {
         checkSubmission(flight, server)
         if operation.request.value > 0 { requests[Int(operation.request.value) - 1].operations += 1 }
         let index = place(flight)
-        let delay = drawDelay()
-        let start = operation.kind == .flush ? 0 : UInt64(random.below(Int(delay)))
+        let delay = drawDelay(disk)
+        let start = operation.kind == .flush ? 0 : pilot.map { _ in delay - 1 } ?? UInt64(random.below(Int(delay)))
         queue.add(.execute(index), at: now + start)
         queue.add(.complete(index), at: now + delay)
         note(
@@ -40,7 +40,8 @@ extension Simulation {
         return bytes
     }
 
-    private func drawDelay() -> UInt64 {
+    private func drawDelay(_ disk: Int) -> UInt64 {
+        if let pilot { return pilot.delay(disk) }
         if isHostile, profile.has(.hang), random.chance(profile.rate / 4 + 1) {
             count(.hang)
             return UInt64(random.within(200...20_000)) * 1_000_000
@@ -59,6 +60,10 @@ extension Simulation {
     }
 
     private func drawPlan(_ operation: DiskOperation, _ disk: Int) -> Flight.Plan {
+        if let trouble = pilot?.draw(operation, disk, now: now) {
+            if trouble.vanishes { disks[disk].isGone = true }
+            return trouble.plan
+        }
         // The fault budget: what one disk has lost must be expelled before the next may fail.
         if hasLoser(beside: disk) { return .succeed }
         if let lie = drawLie(operation, disk) { return lie }

@@ -110,7 +110,7 @@ extension Simulation {
         leave()
     }
 
-    private func leave() {
+    func leave() {
         for disk in disks.indices {
             disks[disk].dropForgotten()
             disks[disk].hasLost = false

@@ -50,6 +50,8 @@ package final class Simulation {
     var violation: Violation?
     var trace: [String] = []
     var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    /// Decides what otherwise chance does.
+    var pilot: Pilot?
 
     enum Ending { case stopped(isClean: Bool), crash }
 
@@ -80,6 +82,23 @@ package final class Simulation {
         create()
     }
 
+    /// Takes a world over where the last server left it; nothing is left to chance.
+    init(_ options: Options, world: World, pilot: Pilot, limits: Limits) {
+        self.options = options
+        self.limits = limits
+        self.pilot = pilot
+        random = Random(seed: 1)
+        layout = world.disks[0].layout
+        profile = Profile(steeredPlexes: world.disks.count, blocks: Int(layout.dataBytes) / Geometry.blockBytes)
+        mirrorUUID = World.mirrorUUID
+        isBlockDevice = pilot.isBlockDevice
+        disks = world.disks
+        oracle = world.oracle
+        writeNumber = world.writeNumber
+        now = world.now
+        isHostile = false
+    }
+
     /// Runs one seed to its end.
     package static func run(_ options: Options) -> Outcome {
         let simulation = Simulation(options)
@@ -104,7 +123,10 @@ package final class Simulation {
 
     func newPlex() -> PlexUUID { PlexUUID(UUID128(high: random.next(), low: random.next())) }
 
-    var instant: Instant { Instant(nanoseconds: now, unixNanoseconds: 1_700_000_000_000_000_000 + now) }
+    var instant: Instant {
+        // What is on a disk must not tell apart what differs in time only: states are compared.
+        Instant(nanoseconds: now, unixNanoseconds: 1_700_000_000_000_000_000 + (pilot == nil ? now : 0))
+    }
 
     private func run() {
         var starts = 0
