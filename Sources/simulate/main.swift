@@ -30,6 +30,24 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Make the failing run smaller and print it (with --seed).")
     var shrink = false
 
+    @Flag(help: "Every script of a few steps, every crash, every state it may leave.")
+    var exhaustive = false
+
+    @Flag(help: "Fail each I/O call of some scenarios in turn, in every way.")
+    var inject = false
+
+    @Option(help: "With --inject: only this scenario.")
+    var scenario: String?
+
+    @Option(help: "With --exhaustive and --inject: go on until so many rules were broken.")
+    var findings = 1
+
+    @Option(help: "With --exhaustive: how many plexes.")
+    var plexes = 2
+
+    @Option(help: "With --exhaustive: the longest script, in steps.")
+    var operations = 2
+
     mutating func run() throws {
         TrapReport.install()
         if mutant == "all" { return try printKillTable(Mutant.allCases.filter { $0 != .none }) }
@@ -41,7 +59,18 @@ struct Simulate: ParsableCommand {
             }
             chosen = named
         }
-        if let seed {
+        if inject {
+            let names = Injection.scenarioNames.filter { scenario == nil || scenario == $0 }
+            if names.isEmpty {
+                throw ValidationError("the scenarios are: \(Injection.scenarioNames.joined(separator: "; "))")
+            }
+            try InjectionRun(names: names, mutant: chosen, isTraced: trace, maximumFindings: findings).run()
+        } else if exhaustive {
+            var bounds = Exploration.Bounds()
+            bounds.plexes = plexes
+            bounds.steps = operations
+            try ExhaustiveRun(bounds: bounds, mutant: chosen, isTraced: trace, maximumFindings: findings).run()
+        } else if let seed {
             try replay(seed, chosen)
         } else if chosen != .none {
             try printKillTable([chosen])
