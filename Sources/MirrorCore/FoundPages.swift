@@ -20,7 +20,7 @@ package struct FoundPages: Sendable {
     private let mirror: MirrorUUID
     private let isTrusted: Bool
     private let wordsPerPage: Int
-    let regionCount: Int
+    package let regionCount: Int
     private var sheets: [Sheet]
     /// - Parameters:
     ///   - mirror: whose pages they should be; a copy that was broken off has its old mirror's until it is served.
@@ -66,7 +66,7 @@ package struct FoundPages: Sendable {
     package var lastClear: UInt64 { sheets[0].headers.reduce(0) { max($0, $1?.lastClear ?? 0) } }
 
     /// What the disk that the map counts for must have.
-    func required(by map: MissedWriteMap) -> UInt64 {
+    package func required(by map: MissedWriteMap) -> UInt64 {
         sheets[Int(map.slot) + 1].headers.reduce(0) { $1?.absence == map.id ? max($0, $1?.lastClear ?? 0) : $0 }
     }
 
@@ -76,9 +76,9 @@ package struct FoundPages: Sendable {
         return sheets[0].words[region >> 6] >> UInt64(region & 63) & 1 != 0
     }
 
-    func header(sheet: Int, page: Int) -> BitmapPage? { sheets[sheet].headers[page] }
+    package func header(sheet: Int, page: Int) -> BitmapPage? { sheets[sheet].headers[page] }
 
-    func word(sheet: Int, _ index: Int) -> UInt64 {
+    package func word(sheet: Int, _ index: Int) -> UInt64 {
         index < sheets[sheet].words.count ? sheets[sheet].words[index] : 0
     }
 

@@ -115,13 +115,19 @@ extension Mirror {
         }
         commit.outstanding -= 1
         guard commit.outstanding == 0 else { return }
+        if phase == .stopped {
+            // A stop was given up meanwhile, and the disks are being closed.
+            commit.isRunning = false
+            return
+        }
         for plex in commit.targets.members { plexes[Int(plex.value)].isPairSuspect = commit.failed.contains(plex) }
         if commit.isInSecondPhase { secondPhaseFinished() } else { firstPhaseFinished() }
     }
 
     /// EAGAIN and the like are no reason to give a plex up.
     private mutating func retryRecord(_ tag: DiskTag) -> Bool {
-        guard commit.transients < limits.transientRetries, let attachment = plexes[Int(tag.plex.value)].attachment,
+        guard commit.transients < limits.transientRetries, phase != .stopped,
+            let attachment = plexes[Int(tag.plex.value)].attachment,
             working.union(recovering).union(joining).contains(tag.plex)
         else { return false }
         commit.transients += 1

@@ -64,7 +64,7 @@ extension Mirror {
             // Nothing that it says counts for the disk that is there now.
         } else if case .failed(let failure) = result {
             if failure.kind == .transient, tracking.writes[write].transients < limits.transientRetries,
-                working.union(recovering).contains(plex)
+                working.union(recovering).contains(plex), phase != .stopped
             {
                 tracking.writes[write].transients += 1
                 submitPage(write, plex)
@@ -76,7 +76,7 @@ extension Mirror {
             tracking.writes[write].holders.insert(plex)
         }
         tracking.writes[write].pending.remove(plex)
-        guard tracking.writes[write].pending.isEmpty else { return }
+        guard tracking.writes[write].pending.isEmpty, phase != .stopped else { return }
         pageAnswered(write)
     }
 

@@ -6,6 +6,8 @@ package enum Fault: Int, CaseIterable, Sendable {
     case powerLoss, kill, cleanStop, crashAtOpen
     case absentAtStart, rollBack, damagedSuperblock, damagedPage, clone, readOnlyStart, splitBrain, resolve
     case offline, breakOff, remove, join
+    // Below: drawn from a stream of their own, so that seeds keep their meaning.
+    case droppedWrite, misdirectedWrite, bitFlip, shrink, zombie, swappedPaths
 
     package var name: String { "\(self)" }
 }
@@ -47,6 +49,11 @@ struct Profile {
     var tickNanoseconds: UInt64 = 100_000_000
     var cleanNanoseconds: UInt64 = 500_000_000
     var sickDisk = -1
+    /// Per mille of operations of a kind that take much longer than others: steps that follow each other closely as a
+    /// rule are then far apart.
+    var slowFlush = 0
+    var slowRecord = 0
+    var slowPage = 0
 
     func has(_ fault: Fault) -> Bool { enabled[fault.rawValue] }
 
@@ -77,7 +84,7 @@ struct Profile {
         if mix[2] == 0 { mix[2] = 10 }
         // Some runs have no trouble but crashes: there the strictest expectations hold.
         let density = [100, 250, 400, 600][random.below(4)]
-        for index in enabled.indices { enabled[index] = random.chance(density) }
+        for index in 0...Fault.join.rawValue { enabled[index] = random.chance(density) }
         for fault in [Fault.powerLoss, .kill, .cleanStop] { enabled[fault.rawValue] = random.chance(700) }
         for fault in disabled { enabled[fault.rawValue] = false }
         rate = [2, 5, 15, 40, 100][random.below(5)]
@@ -85,5 +92,27 @@ struct Profile {
         tickNanoseconds = [10_000_000, 100_000_000][random.below(2)]
         cleanNanoseconds = [50_000_000, 500_000_000, 2_000_000_000][random.below(3)]
         if random.chance(500) { sickDisk = random.below(plexes) }
+        if random.chance(500) { unsettle(&random, disabled: disabled) }
+    }
+
+    /// Everything about the set changes often, and nothing comes when it should.
+    private mutating func unsettle(_ random: inout Random, disabled: [Fault]) {
+        cleanNanoseconds = [5_000_000, 50_000_000, 500_000_000][random.below(3)]
+        tickNanoseconds = [2_000_000, 10_000_000, 100_000_000][random.below(3)]
+        commandNanoseconds = [5_000_000, 20_000_000, 100_000_000][random.below(3)]
+        starts = random.within(3...10)
+        for fault in [Fault.join, .offline, .remove, .breakOff] {
+            enabled[fault.rawValue] = random.chance(700) && !disabled.contains(fault)
+        }
+        slowFlush = [0, 100, 400][random.below(3)]
+        slowRecord = [0, 100, 400][random.below(3)]
+        slowPage = [0, 100, 400][random.below(3)]
+    }
+
+    /// Two thirds of all runs go without: where disks lie, less can be expected.
+    mutating func addRareFaults(random: inout Random, disabled: [Fault]) {
+        guard random.chance(330) else { return }
+        for index in Fault.droppedWrite.rawValue..<enabled.count { enabled[index] = random.chance(500) }
+        for fault in disabled { enabled[fault.rawValue] = false }
     }
 }

@@ -8,8 +8,12 @@ package struct Kill: Sendable {
     package var seed: UInt64
     package var violation: Violation?
 
-    package static func hunt(_ mutant: Mutant, first: UInt64 = 1, limit: Int) -> Kill {
+    /// - Parameter before: told each seed before it is run.
+    package static func hunt(
+        _ mutant: Mutant, first: UInt64 = 1, limit: Int, before: (UInt64) -> Void = { _ in }
+    ) -> Kill {
         for offset in 0..<limit {
+            before(first + UInt64(offset))
             let outcome = Simulation.run(Options(seed: first + UInt64(offset), mutant: mutant))
             if let violation = outcome.violation {
                 return Kill(mutant: mutant, seeds: offset + 1, seed: outcome.seed, violation: violation)
@@ -60,6 +64,7 @@ extension Mutant {
         case .badPageIsClean: "63: a mirror on ublk"
         case .recoveringMissesWrites: "24, 42: DRBD 18bf57ca9, Longhorn #4354"
         case .checkpointWithoutFlush: "52: dm-integrity 118ba36"
+        case .setBackIsBelieved: "3: a snapshot of one disk is restored"
         }
     }
 }

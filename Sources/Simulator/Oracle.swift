@@ -19,6 +19,8 @@ struct Oracle {
         var isVisible: Bool
         /// Number of the start of the server in which it was issued.
         var start: UInt32
+        /// No client wrote it there: a disk lied, or a bit flipped. Without checksums nobody can tell.
+        var isGhost = false
     }
 
     private(set) var cells: [[Version]]
@@ -87,9 +89,42 @@ struct Oracle {
         cells[cell].contains { $0.isVisible && $0.stamp == stamp }
     }
 
+    /// What a value was put there instead of, and hence what overwrites it.
+    enum Haunting {
+        /// This write of a client.
+        case write(issue: UInt32)
+        /// A copy between plexes, which excludes writes: those in flight wait for it.
+        case copy
+        /// It came by itself: those in flight may have been there before or come after.
+        case now
+    }
+
+    /// A disk came to hold other values than it was given. Until the cell is written again they may be read,
+    /// from this plex or from one that was copied from it, in turn with the right one.
+    ///
+    mutating func haunt(_ cell: Int, with stamps: [UInt32], from moment: Haunting) {
+        let number = tick()
+        let versions = cells[cell]
+        let place =
+            switch moment {
+            case .write(let issue): versions.firstIndex { $0.issue == issue }.map { $0 + 1 }
+            case .copy: versions.firstIndex { $0.isInFlight }
+            case .now: versions.count
+            }
+        for stamp in stamps {
+            let ghost = Version(
+                stamp: stamp, issue: number, acknowledged: nil, isInFlight: false, isVisible: true, start: start,
+                isGhost: true)
+            cells[cell].insert(ghost, at: place ?? versions.count)
+        }
+    }
+
+    /// Whether plexes may differ in the cell, through no fault of the engine's.
+    func isHaunted(_ cell: Int) -> Bool { cells[cell].contains(where: \.isGhost) }
+
     /// A client has been told the value.
     mutating func observe(_ stamp: UInt32, at cell: Int, pins: Bool) {
-        guard cells[cell].count > 1 else { return }
+        guard cells[cell].count > 1, !isHaunted(cell) else { return }
         let present = start
         let matches = cells[cell].filter { $0.isVisible && $0.stamp == stamp }
         let isOld = !matches.isEmpty && matches.allSatisfy { $0.start < present }
@@ -128,7 +163,7 @@ struct Oracle {
 
     /// Whether the value is legal when only writes issued up to `issue` count.
     func legal(through issue: UInt32) -> [[UInt32]] {
-        cells.map { $0.filter { $0.isVisible && $0.issue <= issue }.map(\.stamp) }
+        cells.map { $0.filter { $0.isVisible && ($0.issue <= issue || $0.isGhost) }.map(\.stamp) }
     }
 
     func describe(_ cell: Int) -> String {

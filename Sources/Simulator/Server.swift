@@ -49,6 +49,10 @@ struct Flight {
         case fail(errorNumber: Int32, effect: SimulatedDisk.Landing)
         /// A flush that fails and loses data.
         case loseFlush(errorNumber: Int32)
+        /// A write that is said to have succeeded and never happened.
+        case drop
+        /// A write that happened to another block.
+        case misdirect(toBlock: Int)
     }
 
     var operation: DiskOperation

@@ -67,6 +67,9 @@ struct SimulatedDisk {
     var badCount = 0
     /// Every operation fails until it is opened again.
     var isGone = false
+    /// The backing was made smaller: nothing at or behind this byte can be reached, least of all the superblocks.
+    var truncatedAt: Int?
+    var isAway: Bool { isGone || truncatedAt != nil }
     /// Not before this moment may it be found again.
     var returnsAt: UInt64 = 0
     /// Acknowledged but unflushed data vanished from it since the server was started.
@@ -184,18 +187,36 @@ struct SimulatedDisk {
 
     /// Power fails: any subset of the unflushed sectors survives.
     mutating func losePower(_ loss: Loss, random: inout Random) {
-        for entry in unflushed where !entry.isForgotten {
-            let survives =
-                switch loss {
-                case .nothing: true
-                case .everything: false
-                case .half: random.chance(500)
-                case .few: random.chance(900)
-                }
-            if survives { settle(entry) }
+        losePower { _ in
+            switch loss {
+            case .nothing: true
+            case .everything: false
+            case .half: random.chance(500)
+            case .few: random.chance(900)
+            }
         }
+    }
+
+    /// Power fails, and it is known which of the unflushed sectors survive.
+    mutating func losePower(survives: (Unflushed) -> Bool) {
+        for entry in unflushed where !entry.isForgotten && survives(entry) { settle(entry) }
         unflushed.removeAll()
         cached = medium
+    }
+
+    /// A cell of the medium changes by itself. What lies in the cache above it is as it was.
+    mutating func rot(_ cell: Int, to stamp: UInt32) {
+        medium[cell] = stamp
+        if !unflushed.contains(where: { $0.sector == cell / 3 }) { cached[cell] = stamp }
+    }
+
+    /// Everything that a read of the cell may return, now or after a power loss.
+    func values(at cell: Int) -> [UInt32] {
+        var values = [medium[cell]]
+        for entry in unflushed where entry.sector == cell / 3 {
+            if !values.contains(entry.stamps[cell % 3]) { values.append(entry.stamps[cell % 3]) }
+        }
+        return values
     }
 
     // MARK: superblocks
@@ -219,9 +240,24 @@ struct SimulatedDisk {
         for sector in 0..<Geometry.sectorsPerBlock {
             if landing == .torn, random.chance(500) { continue }
             let from = sector * Geometry.sectorBytes
-            for index in from..<from + Geometry.sectorBytes { superblocks[base + index] = bytes[index] }
+            superblocks.replaceSubrange(
+                base + from..<base + from + Geometry.sectorBytes, with: bytes[from..<from + Geometry.sectorBytes])
         }
-        scan()
+        scan(changed: base / Int(Layout.superblockSpacingBytes))
+    }
+
+    /// One copy was written. If it is good and no older than the newest, the others need not be read again.
+    private mutating func scan(changed copy: Int) {
+        guard let head, let found = decoded(copy), found.sequence > head.sequence || found == head else {
+            return scan()
+        }
+        self.head = found
+    }
+
+    private func decoded(_ copy: Int) -> Superblock? {
+        let start = copy * Int(Layout.superblockSpacingBytes)
+        let bytes = unsafe superblocks.span.bytes.extracting(start..<start + Superblock.byteCount)
+        return try? Superblock(decoding: bytes, copy: copy, diskBytes: layout.diskBytes)
     }
 
     mutating func scan() {
@@ -254,7 +290,14 @@ struct SimulatedDisk {
 
     private var pagesPerSheet: Int { Int((layout.area(.intentBitmap)?.length ?? 0) / Layout.blockBytes) }
 
-    private func page(at offset: UInt64) -> (Int, Int)? {
+    var headersOfPages: [BitmapPage] {
+        guard let pages else { return [] }
+        return (0..<FoundPages.sheetCount * pagesPerSheet).compactMap {
+            pages.header(sheet: $0 / pagesPerSheet, page: $0 % pagesPerSheet)
+        }
+    }
+
+    func page(at offset: UInt64) -> (sheet: Int, index: Int)? {
         for sheet in 0..<FoundPages.sheetCount {
             let start = layout.pageOffset(sheet: sheet, index: 0)
             if offset >= start, offset < start + UInt64(pagesPerSheet) * Layout.blockBytes {
@@ -357,6 +400,7 @@ struct SimulatedDisk {
     /// The sector errors were of a kind that passes.
     mutating func heal() {
         isGone = false
+        truncatedAt = nil
         returnsAt = 0
         bad = Array(repeating: false, count: bad.count)
         badCount = 0

@@ -17,7 +17,7 @@ extension Simulation {
     func scheduleClient() {
         guard isLoaded, !isClientScheduled, outstanding.count < profile.depth else { return }
         isClientScheduled = true
-        queue.add(.client, at: now + UInt64(random.below(profile.thinkNanoseconds * 2)) + 1)
+        queue.add(.client, at: now + UInt64(random.below(profile.thinkNanoseconds * 2)) * crawl + 1)
     }
 
     private func issueRandom(_ server: Server) {

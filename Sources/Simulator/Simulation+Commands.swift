@@ -4,7 +4,7 @@ internal import MirrorFormat
 /// The administrator: breaks plexes off, takes them out, brings them back.
 extension Simulation {
     func commandTurn() {
-        queue.add(.command, at: now + UInt64(random.below(profile.commandNanoseconds * 2)) + 1)
+        queue.add(.command, at: now + UInt64(random.below(profile.commandNanoseconds * 2)) * crawl + 1)
         guard isHostile, let server, !server.isStopping, !server.isReadOnly else { return }
         let plex = PlexIndex(random.below(disks.count))
         switch random.below(8) {
@@ -19,11 +19,12 @@ extension Simulation {
             give(.remove, plex, .remove(plex))
         case 3, 4, 5, 6:
             if profile.has(.join) { joinSomeone() }
+        case 7 where profile.has(.swappedPaths): joinInAnothersPlace()
         default: break
         }
     }
 
-    private func give(
+    func give(
         _ kind: PendingCommand.Kind, _ plex: PlexIndex, _ command: Command,
         _ change: (inout PendingCommand) -> Void = { _ in }
     ) {
@@ -42,7 +43,7 @@ extension Simulation {
         give(.stop, PlexIndex(0), .stop)
     }
 
-    private func breakOff(_ plex: PlexIndex) {
+    func breakOff(_ plex: PlexIndex) {
         let isExact = commands.isEmpty && (server?.mirror.isOpen ?? false)
         let awaited = outstanding.filter { [.write, .zeroes, .trim].contains(requests[$0].request.kind) }
         let cut = oracle.clock
@@ -70,16 +71,17 @@ extension Simulation {
     func joinSomeone() {
         // What the driver reads from a disk holds only while no other command can change it.
         guard let server, commands.isEmpty else { return }
-        let record = server.mirror.record
-        let candidates = disks.indices.filter { disk in
-            guard disks[disk].returnsAt <= now else { return false }
-            guard let head = disks[disk].head, head.record.mirror == mirrorUUID else { return true }
-            // The driver never lets a fresher plex, or one of another branch, be overwritten.
-            return record.descends(from: head.record)
-                && (head.record.generation != record.generation || head.record.epoch <= record.epoch)
-        }
+        let candidates = disks.indices.filter { disks[$0].returnsAt <= now && mayJoin($0, server) }
         guard let disk = random.pick(candidates) else { return }
         join(disk)
+    }
+
+    /// The driver never lets a fresher plex, or one of another branch, be overwritten.
+    func mayJoin(_ disk: Int, _ server: Server) -> Bool {
+        let record = server.mirror.record
+        guard let head = disks[disk].head, head.record.mirror == mirrorUUID else { return true }
+        return record.descends(from: head.record)
+            && (head.record.generation != record.generation || head.record.epoch <= record.epoch)
     }
 
     func join(_ disk: Int) {
@@ -92,7 +94,7 @@ extension Simulation {
         var uuid = newPlex()
         let isKnown = head?.record.mirror == mirrorUUID || head?.record.parent?.mirror == mirrorUUID
         var basis = JoinBasis.everything("it is new")
-        if let head, isKnown, head.plex == server.mirror.record[plex].uuid, random.chance(900) {
+        if let head, isKnown, head.plex == server.mirror.record[plex].uuid, pilot != nil || random.chance(900) {
             uuid = head.plex
             // What a real driver sees from the time of the file's last change.
             basis =
@@ -102,10 +104,33 @@ extension Simulation {
         let isFree = server.disks[disk] == nil
         if isFree {
             disks[disk].isGone = false
+            disks[disk].truncatedAt = nil
             server.disks[disk] = disk
         }
         let attachment = Attachment(uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis)
         give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
+    }
+
+    /// Two disks' paths were swapped, or a hand slipped: a disk is given in another's place.
+    private func joinInAnothersPlace() {
+        guard let server, commands.isEmpty else { return }
+        let free = disks.indices.filter { server.disks[$0] == nil && disks[$0].returnsAt <= now }
+        let record = server.mirror.record
+        let strays = free.filter { disk in
+            disks[disk].head.map { $0.record.mirror == mirrorUUID && record.index(of: $0.plex) == PlexIndex(disk) }
+                ?? false
+        }
+        guard let stray = random.pick(strays), let place = random.pick(free.filter { $0 != stray }),
+            let head = disks[stray].head
+        else { return }
+        count(.swappedPaths)
+        server.disks[place] = stray
+        let basis = JoinBasis(head, disks[stray].pages, joining: record)
+        let attachment = Attachment(uuid: head.plex, layout: layout, sequence: head.sequence, basis: basis)
+        give(.join, PlexIndex(place), .join(PlexIndex(place), attachment)) { pending in
+            pending.disk = stray
+            pending.isExact = true
+        }
     }
 
     // MARK: answers
@@ -126,11 +151,21 @@ extension Simulation {
         mix(isDone ? 3 : isRefused ? 5 : 7)
         switch command.kind {
         case .join:
-            if isRefused, command.isExact { server.disks[command.disk] = nil }
+            if isRefused, command.isExact { server.disks[Int(command.plex.value)] = nil }
+            if !isRefused { checkJoin(command) }
         case .breakOff:
             if isDone { checkCopy(command) }
         case .stop: stopAnswer = isDone
         case .remove, .takeOffline: break
+        }
+    }
+
+    /// A disk is taken only in its own place, and not while a write that was given up may still land on it.
+    private func checkJoin(_ command: PendingCommand) {
+        if command.disk != Int(command.plex.value) {
+            fail("R11", "disk \(command.disk) is accepted as plex \(command.plex), which it is not")
+        } else if !command.isExact {
+            fail("R14", "plex \(command.plex) is joined again while its disk has I/O outstanding")
         }
     }
 
@@ -143,12 +178,13 @@ extension Simulation {
             return fail("break", "plex \(command.plex) is broken off and does not start: \(why)")
         }
         guard command.isExact, let copy = command.copy, !isShadow else { return }
-        for cell in copy.indices where !copy[cell].contains(disks[command.disk].medium[cell]) {
+        for cell in copy.indices
+        where !copy[cell].contains(disks[command.disk].medium[cell]) && !oracle.isHaunted(cell) {
             return fail(
                 "break",
                 "the copy of plex \(command.plex) has write \(disks[command.disk].medium[cell] >> Geometry.cellBits) at cell \(cell); legal: \(oracle.describe(cell))"
             )
         }
-        if random.chance(300) { disks[command.disk].scribble(random: &random) }
+        if pilot == nil, random.chance(300) { disks[command.disk].scribble(random: &random) }
     }
 }

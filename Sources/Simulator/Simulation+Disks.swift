@@ -14,8 +14,8 @@ extension Simulation {
         checkSubmission(flight, server)
         if operation.request.value > 0 { requests[Int(operation.request.value) - 1].operations += 1 }
         let index = place(flight)
-        let delay = drawDelay()
-        let start = operation.kind == .flush ? 0 : UInt64(random.below(Int(delay)))
+        let delay = drawDelay(operation, disk)
+        let start = operation.kind == .flush ? 0 : pilot.map { _ in delay - 1 } ?? UInt64(random.below(Int(delay)))
         queue.add(.execute(index), at: now + start)
         queue.add(.complete(index), at: now + delay)
         note(
@@ -40,15 +40,28 @@ extension Simulation {
         return bytes
     }
 
-    private func drawDelay() -> UInt64 {
+    private func drawDelay(_ operation: DiskOperation, _ disk: Int) -> UInt64 {
+        if let pilot { return pilot.delay(disk) }
         if isHostile, profile.has(.hang), random.chance(profile.rate / 4 + 1) {
             count(.hang)
             return UInt64(random.within(200...20_000)) * 1_000_000
         }
-        return random.delay(1_000, profile.maximumDelay) + 1
+        if let delay = drawZombie() { return delay }
+        let delay = random.delay(1_000, profile.maximumDelay) + 1
+        let slowness = isHostile ? slowness(operation, disk) : 0
+        guard slowness > 0, random.chance(slowness) else { return delay }
+        return delay * UInt64(random.within(2...60))
     }
 
-    private func chance(_ fault: Fault, _ disk: Int, divisor: Int = 1) -> Bool {
+    private func slowness(_ operation: DiskOperation, _ disk: Int) -> Int {
+        switch operation.kind {
+        case .flush: profile.slowFlush
+        case .writeMetadata: disks[disk].page(at: operation.offset) == nil ? profile.slowRecord : profile.slowPage
+        case .read, .write, .deallocate, .zero, .queryAllocation: 0
+        }
+    }
+
+    func chance(_ fault: Fault, _ disk: Int, divisor: Int = 1) -> Bool {
         guard isHostile, profile.has(fault) else { return false }
         var rate = profile.rate
         if profile.sickDisk >= 0 { rate = profile.sickDisk == disk ? rate * 3 : rate / 3 }
@@ -58,8 +71,13 @@ extension Simulation {
     }
 
     private func drawPlan(_ operation: DiskOperation, _ disk: Int) -> Flight.Plan {
+        if let trouble = pilot?.draw(operation, disk, now: now) {
+            if trouble.vanishes { disks[disk].isGone = true }
+            return trouble.plan
+        }
         // The fault budget: what one disk has lost must be expelled before the next may fail.
         if hasLoser(beside: disk) { return .succeed }
+        if let lie = drawLie(operation, disk) { return lie }
         if isHostile, now < blipUntil {
             // The link broke: what was on its way may have arrived, or not.
             let isRecord = operation.kind == .writeMetadata && random.chance(500)
@@ -109,10 +127,15 @@ extension Simulation {
     /// on record as such, has lost nothing.
     func mayLose(_ disk: Int) -> Bool {
         disks.indices.contains { other in
-            other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isGone
+            other != disk && !disks[other].hasLost && !disks[other].hasFailedFlush && !disks[other].isAway
                 && isTruth(other)
-                && (server?.disks.contains(other) ?? true)
+                && (server.map { isInUse(other, by: $0) } ?? true)
         }
+    }
+
+    /// The engine counts on it; an order to take it out may have come already that is not on record yet.
+    private func isInUse(_ disk: Int, by server: Server) -> Bool {
+        server.disks.contains(disk) && server.mirror.record[PlexIndex(disk)].role == .inSync
     }
 
     func hasLoser(beside disk: Int) -> Bool {
@@ -124,7 +147,7 @@ extension Simulation {
         flights.contains { flight in
             guard let flight, flight.disk != disk else { return false }
             switch flight.plan {
-            case .succeed: return false
+            case .succeed, .drop, .misdirect: return false
             case .short, .fail, .loseFlush: return true
             }
         }
@@ -139,11 +162,13 @@ extension Simulation {
         let disk = flight.disk
         if disks[disk].isGone { flight.plan = .fail(errorNumber: 6, effect: .none) }
         let operation = flight.operation
+        if let plan = planBeyondTheEnd(operation, disk) { flight.plan = plan }
         let first = Int(operation.offset) / Geometry.sectorBytes
         var count = Int(operation.length) / Geometry.sectorBytes
         var tears = false
         switch flight.plan {
         case .succeed, .loseFlush: break
+        case .drop, .misdirect: return lie(index)
         case .short(let bytes): count = Int(bytes) / Geometry.sectorBytes
         case .fail(_, let effect):
             if effect == .none { count = 0 }
@@ -221,6 +246,7 @@ extension Simulation {
         case .succeed:
             landDurably(flight)
             return .transferred(operation.length)
+        case .drop, .misdirect: return .transferred(operation.length)
         case .short(let bytes):
             // What a short forced write did move is durable.
             var moved = flight
@@ -260,7 +286,9 @@ extension Simulation {
         agreementIsDue = true
         // Wiping, copy by copy, lets older ones show through.
         guard flight.metadata.contains(where: { $0 != 0 }) else { return }
-        if let before, let after = disks[flight.disk].summary, before.mirror == after.mirror, after.epoch < before.epoch
+        if let before, let after = disks[flight.disk].summary, before.mirror == after.mirror,
+            after.epoch < before.epoch,
+            !lostSides.contains(before.generation)
         {
             fail("R5", "disk \(flight.disk): epoch \(before.epoch) becomes \(after.epoch)")
         }
@@ -268,7 +296,7 @@ extension Simulation {
 
     // MARK: buffers
 
-    private func withBuffer(_ id: BufferID, _ body: ([UInt32]) -> Void) {
+    func withBuffer(_ id: BufferID, _ body: ([UInt32]) -> Void) {
         if let window = id.windowIndex {
             if let server { body(server.windows[window]) }
         } else if Int(id.value) < requests.count, !requests[Int(id.value)].buffer.isEmpty {

@@ -9,8 +9,7 @@ extension Simulation {
     }
 
     /// R1: no client's data before the bits of its regions are on every disk that a restart may take for current.
-    /// And the resync writes to an in-sync plex only where a bit is set. A read that makes plexes equal may reach beyond
-    /// the regions where they differ: there it writes what is there already.
+    /// And the resync, and reads that make plexes equal, write to an in-sync plex only where a bit is set.
     func checkIntent(_ operation: DiskOperation, _ server: Server) {
         let open = server.disks.compactMap { $0 }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
@@ -21,13 +20,7 @@ extension Simulation {
                 lead.inSync.contains(own), let pages = disks[disk].pages
             else { continue }
             if head.isClean { return fail("R1", "data is written while the superblock of plex \(own) says clean") }
-            let touched = regions(operation.offset, operation.length)
-            if isClient {
-                let entry = requests[Int(operation.request.value) - 1]
-                let whole = regions(entry.plan.bodyOffset, entry.plan.bodyLength)
-                if entry.request.kind == .read, whole.contains(where: { pages.isDirty($0) }) { continue }
-            }
-            for region in touched where !pages.isDirty(region) {
+            for region in regions(operation.offset, operation.length) where !pages.isDirty(region) {
                 return fail("R1", "data is written to region \(region), whose bit is not set on plex \(own)")
             }
         }
@@ -39,7 +32,7 @@ extension Simulation {
         agreementIsDue = false
         forgetLoser()
         guard let server, !server.isReadOnly, !isShadow else { return }
-        let open = server.disks.compactMap { $0 }.filter { !disks[$0].isGone && !disks[$0].hasLost }
+        let open = server.disks.compactMap { $0 }.filter { !disks[$0].isAway && !disks[$0].hasLost }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
         let members = open.filter { disk in
             guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation,
@@ -68,10 +61,10 @@ extension Simulation {
         for region in 0..<regionCount where !members.contains(where: { disks[$0].pages?.isDirty(region) ?? true }) {
             let range = cells(of: region)
             for disk in members {
-                guard disks[disk].cached[range] == disks[first].cached[range] else {
+                guard isSame(disks[disk].cached[range], disks[first].cached[range]) else {
                     return fail("R6", "plexes \(first) and \(disk) differ in region \(region), which is not dirty")
                 }
-                guard disks[disk].medium[range] == disks[disk].cached[range] else {
+                guard isSame(disks[disk].medium[range], disks[disk].cached[range]) else {
                     return fail("R6", "region \(region) is not dirty, and not durable on plex \(disk)")
                 }
             }
@@ -81,13 +74,16 @@ extension Simulation {
     /// What a disk that is not in use would be given by a join must be all that it lacks.
     private func checkMaps(_ members: [Int], _ first: Int, _ leader: Int) {
         guard let record = disks[leader].head?.record else { return }
-        for disk in disks.indices where server?.disks[disk] == nil {
+        for disk in disks.indices {
             let plex = PlexIndex(disk)
+            // One that is being rebuilt is as if it were gone at the next moment.
+            guard server?.disks[disk] == nil || record[plex].role == .recovering else { continue }
             guard let map = record[plex].missedWriteMap, let head = disks[disk].head, head.plex == record[plex].uuid,
                 head.record.mirror == mirrorUUID || head.record.parent?.mirror == mirrorUUID,
-                !disks[disk].isScribbled, record[plex].role != .recovering,
+                !disks[disk].isScribbled,
                 case .evidence(let evidence) = JoinBasis(head, disks[disk].pages, joining: record),
-                evidence.epoch >= map.epoch, evidence.sequence >= map.lastClear
+                evidence.epoch >= map.epoch,
+                evidence.sequence >= members.reduce(map.lastClear, { max($0, disks[$1].pages?.required(by: map) ?? 0) })
             else { continue }
             var missed = evidence.changes
             for member in members {
@@ -97,8 +93,9 @@ extension Simulation {
             }
             for region in 0..<regionCount where !missed.contains(region) {
                 let range = cells(of: region)
-                guard disks[disk].cached[range] == disks[first].cached[range] else {
-                    return fail("delta", "absent plex \(plex) lacks region \(region), which nobody counted")
+                guard isSame(disks[disk].medium[range], disks[first].cached[range]) else {
+                    return fail(
+                        "delta", "\(record[plex].role) plex \(plex) lacks region \(region), which nobody counted")
                 }
             }
         }

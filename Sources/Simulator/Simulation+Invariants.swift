@@ -137,13 +137,13 @@ extension Simulation {
             if disks[disk].isGone, disks[disk].hasLost { continue }
             for cell in entry.cells {
                 let stamp = entry.request.kind == .write ? Geometry.stamp(write: entry.write, cell: cell) : 0
-                guard disks[disk].cached[cell] == stamp else {
+                guard disks[disk].cached[cell] == stamp || oracle.isHaunted(cell) else {
                     return fail(
                         "R2",
                         "request \(entry.request.id.value) is acknowledged; plex \(plex), in sync on record, lacks cell \(cell)"
                     )
                 }
-                if entry.request.isForcedUnitAccess, disks[disk].medium[cell] != stamp {
+                if entry.request.isForcedUnitAccess, disks[disk].medium[cell] != stamp, !oracle.isHaunted(cell) {
                     return fail(
                         "R8", "forced write \(entry.request.id.value) is acknowledged and not durable on plex \(plex)")
                 }
@@ -157,9 +157,9 @@ extension Simulation {
         guard let server else { return }
         for plex in reachableInSync(server).members where disks.indices.contains(Int(plex.value)) {
             for cell in oracle.cells.indices {
-                guard let stamp = oracle.settled(cell, by: moment), disks[Int(plex.value)].medium[cell] != stamp else {
-                    continue
-                }
+                guard let stamp = oracle.settled(cell, by: moment), disks[Int(plex.value)].medium[cell] != stamp,
+                    !oracle.isHaunted(cell)
+                else { continue }
                 let found = disks[Int(plex.value)].medium[cell] >> Geometry.cellBits
                 return fail(
                     "R8",
@@ -192,7 +192,13 @@ extension Simulation {
     /// Plexes may differ at present, or a disk has gone that the engine has yet to miss.
     private func isSuspect(_ server: Server) -> Bool {
         server.mirror.record.pinned != nil
-            || server.disks.contains { $0.map { disks[$0].isGone || disks[$0].hasLost } ?? false }
+            || server.disks.contains { $0.map { disks[$0].isAway || disks[$0].hasLost } ?? false }
+    }
+
+    /// But for cells that a disk spoiled by itself.
+    func isSame(_ contents: ArraySlice<UInt32>, _ other: ArraySlice<UInt32>) -> Bool {
+        contents == other
+            || zip(contents.indices, other.indices).allSatisfy { contents[$0] == other[$1] || oracle.isHaunted($0) }
     }
 
     func checkPromotion(_ newcomers: PlexSet, _ server: Server, _ members: [Int]) {
@@ -215,7 +221,9 @@ extension Simulation {
         }
         for plex in newcomers.members where members.contains(Int(plex.value)) {
             for cell in busy.indices
-            where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell] {
+            where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell]
+                && !oracle.isHaunted(cell)
+            {
                 return fail("R10", "plex \(plex) is promoted and differs from plex \(base) at cell \(cell)")
             }
             // What is flushed for ever must be on the medium of whoever counts as in sync.

@@ -86,7 +86,7 @@ extension Simulation {
     private func checkEqual() {
         for disk in disks.indices {
             for cell in oracle.cells.indices {
-                guard disks[disk].cached[cell] == disks[0].cached[cell] else {
+                guard disks[disk].cached[cell] == disks[0].cached[cell] || oracle.isHaunted(cell) else {
                     return fail("R10", "at the end plexes 0 and \(disk) differ at cell \(cell)")
                 }
                 guard oracle.isLegal(disks[disk].medium[cell], at: cell) else {

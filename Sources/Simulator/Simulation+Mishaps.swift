@@ -11,7 +11,8 @@ extension Simulation {
     }
 
     func mishapTurn() {
-        queue.add(.mishap, at: now + UInt64(random.within(1...200)) * 1_000_000)
+        queue.add(.mishap, at: now + UInt64(random.within(1...200)) * 1_000_000 * crawl)
+        rot()
         guard isHostile, server != nil, random.chance(200) else { return }
         switch random.below(5) {
         case 0 where profile.has(.vanish): vanish(random.below(disks.count), forGood: false)
@@ -28,15 +29,20 @@ extension Simulation {
     }
 
     private func vanish(_ disk: Int, forGood: Bool) {
-        guard !disks[disk].isGone, !hasLoser(beside: disk) else { return }
+        guard !disks[disk].isAway, !hasLoser(beside: disk) else { return }
         count(forGood ? .vanishForGood : .vanish)
         note("disk \(disk) vanishes")
-        // With the power of a disk goes its cache.
-        if mayLose(disk), random.chance(500) {
-            disks[disk].losePower(.half, random: &random)
-            disks[disk].hasLost = true
+        if profile.has(.shrink), random.chance(500) {
+            count(.shrink)
+            disks[disk].truncatedAt = random.below(profile.dataBlocks + 1) * Geometry.blockBytes
+        } else {
+            // With the power of a disk goes its cache.
+            if mayLose(disk), random.chance(500) {
+                disks[disk].losePower(.half, random: &random)
+                disks[disk].hasLost = true
+            }
+            disks[disk].isGone = true
         }
-        disks[disk].isGone = true
         let milliseconds = forGood ? 10_000_000 : random.within(1...5000)
         disks[disk].returnsAt = now + UInt64(milliseconds) * 1_000_000
     }
@@ -57,7 +63,7 @@ extension Simulation {
     /// The clients have sent all they had to send.
     func planEnd() {
         isLoaded = false
-        queue.add(.end, at: now + UInt64(random.below(3)) * UInt64(random.below(3_000)) * 1_000_000 + 1)
+        queue.add(.end, at: now + UInt64(random.below(3)) * UInt64(random.below(3_000)) * 1_000_000 * crawl + 1)
     }
 
     func endTurn() {
@@ -105,7 +111,7 @@ extension Simulation {
         leave()
     }
 
-    private func leave() {
+    func leave() {
         for disk in disks.indices {
             disks[disk].dropForgotten()
             disks[disk].hasLost = false
@@ -126,7 +132,7 @@ extension Simulation {
         for index in flights.indices {
             guard let flight = flights[index] else { continue }
             if flight.operation.kind == .writeMetadata {
-                guard !disks[flight.disk].isGone else { continue }
+                guard !disks[flight.disk].isAway else { continue }
                 let landing: SimulatedDisk.Landing = [.whole, .torn, .none][random.below(3)]
                 disks[flight.disk].writeMetadata(
                     flight.metadata, offset: flight.operation.offset, landing: landing, random: &random)

@@ -9,19 +9,22 @@ extension Simulation {
         blipUntil = 0
         for disk in disks.indices {
             if random.chance(200) { disks[disk].returnsAt = 0 }
-            if disks[disk].returnsAt <= now { disks[disk].isGone = false }
+            if disks[disk].returnsAt <= now {
+                disks[disk].isGone = false
+                disks[disk].truncatedAt = nil
+            }
             if isHostile, profile.has(.damagedPage), random.chance(200) {
                 count(.damagedPage)
                 disks[disk].damagePage(random: &random)
             }
             guard isHostile, profile.has(.rollBack) || profile.has(.damagedSuperblock) else { continue }
             let hasPartner = disks.indices.contains {
-                $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isGone && isWhole($0)
+                $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isAway && isWhole($0)
             }
             let isSpare = !isTruth(disk) || hasPartner
             guard isSpare, random.chance(200) else { continue }
             if profile.has(.rollBack), hasPartner, isOutdated(disk), disk != loser,
-                disks.indices.allSatisfy({ !disks[$0].isGone && isWhole($0) })
+                disks.indices.allSatisfy({ !disks[$0].isAway && isWhole($0) })
             {
                 count(.rollBack)
                 note("disk \(disk) is rolled back")
@@ -66,7 +69,7 @@ extension Simulation {
     }
 
     private func presentDisks() -> [Int] {
-        var present = disks.indices.filter { !disks[$0].isGone }
+        var present = disks.indices.filter { !disks[$0].isAway }
         // A disk that was rolled back is known for what it is only beside one that was not.
         if isHostile, profile.has(.absentAtStart), !mustShowAll, present.count > 1, random.chance(400) {
             count(.absentAtStart)
@@ -78,8 +81,7 @@ extension Simulation {
 
     private func found(_ present: [Int]) -> [FoundPlex] {
         present.compactMap { disk in
-            guard case .found(let superblock) = disks[disk].scanResult(), superblock.record.mirror == mirrorUUID
-            else { return nil }
+            guard let superblock = disks[disk].head, superblock.record.mirror == mirrorUUID else { return nil }
             return FoundPlex(disk: disk, superblock: superblock, pages: disks[disk].pages)
         }
     }
@@ -141,6 +143,8 @@ extension Simulation {
             }
         case .split:
             if let disk = lastLoser, disks[disk].lostEpoch > disks[disk].summary?.epoch ?? 0 { loser = disk }
+            // Set back to what it was then, or never told.
+            loser = loser ?? present.first { disks[$0].summary.map { lostSides.contains($0.generation) } ?? false }
             if loser != nil {
                 return options.isReadOnly ? false : resolve(plexes, present.filter { isTruth($0) }, options)
             }
@@ -168,7 +172,9 @@ extension Simulation {
     /// The history of a record reaches back 16 generations. Whoever was away longer looks like a stranger and is
     /// refused, rightly: nothing proves that it is an ancestor. The administrator blanks it.
     private func forgetAncient(_ present: [Int]) -> Bool {
-        guard let leader = leader(among: present.filter { isTruth($0) }), let record = disks[leader].head?.record,
+        // Where none holds every acknowledged write, the refusal is right, whatever the reason.
+        let truths = present.filter { isTruth($0) }
+        guard let leader = leader(among: truths.isEmpty ? present : truths), let record = disks[leader].head?.record,
             record.history.count == Record.historyCapacity
         else { return false }
         var hasFound = false
@@ -184,24 +190,26 @@ extension Simulation {
     /// R11: the same verdict for every order of arrival.
     func judge(_ plexes: [FoundPlex], _ options: AssemblyOptions) -> Verdict {
         let verdict = assemble(plexes, options: options)
-        let first = fingerprint(verdict)
         var other = plexes
         for _ in 0..<3 {
             random.shuffle(&other)
-            if fingerprint(assemble(other, options: options)) != first {
+            if !isSame(assemble(other, options: options), verdict) {
                 fail("R11", "the verdict depends on the order of the disks")
             }
         }
+        if isHostile, profile.has(.swappedPaths) { checkSwapped(plexes, options, verdict) }
         return verdict
     }
 
-    private func fingerprint(_ verdict: Verdict) -> String {
-        switch verdict {
-        case .assembled(let assembly):
-            let found = assembly.found.map { "\($0.key)=\($0.value.disk)" }.sorted().joined(separator: ",")
-            return "\(assembly.record.generation) \(assembly.record.epoch) \(assembly.record.hashValue) \(found) "
-                + "\(assembly.current.mask) \(assembly.behind.mask) \(assembly.recovering.mask) \(assembly.missing.mask) \(assembly.returning.mask)"
-        case .refused(let refusal): return "\(refusal)"
+    func isSame(_ verdict: Verdict, _ other: Verdict) -> Bool {
+        switch (verdict, other) {
+        case (.assembled(let first), .assembled(let second)):
+            first.record == second.record && first.current == second.current && first.behind == second.behind
+                && first.recovering == second.recovering && first.missing == second.missing
+                && first.returning == second.returning && first.losers == second.losers
+                && first.found.mapValues(\.disk) == second.found.mapValues(\.disk)
+        case (.refused(let first), .refused(let second)): first == second
+        case (.assembled, .refused), (.refused, .assembled): false
         }
     }
 
@@ -223,6 +231,7 @@ extension Simulation {
         )
         if !isShadow { oracle.beginStart() }
         queue.removeAll()
+        zombieUntil = 0
         ending = nil
         stopAnswer = nil
         issuedInStart = 0
@@ -279,6 +288,7 @@ extension Simulation {
         if hasParted, profile.has(.resolve) {
             loser = sides[1]
             lastLoser = sides[1]
+            if let generation = disks[sides[1]].summary?.generation { lostSides.append(generation) }
             disks[sides[1]].snapshot = nil
             // Its own side of the story has no part in what the oracle knows.
             return
@@ -289,10 +299,10 @@ extension Simulation {
     /// One disk that holds everything, and one that believes the same of itself: because it does, or because it has
     /// not heard that the others went on without it.
     private func drawSides() -> [Int]? {
-        let right = disks.indices.filter { isTruth($0) && !disks[$0].isGone }
+        let right = disks.indices.filter { isTruth($0) && !disks[$0].isAway }
         guard let first = random.pick(right), let record = disks[first].head?.record else { return nil }
         let others = disks.indices.filter { disk in
-            guard disk != first, !disks[disk].isGone, let head = disks[disk].summary, head.mirror == mirrorUUID,
+            guard disk != first, !disks[disk].isAway, let head = disks[disk].summary, head.mirror == mirrorUUID,
                 head.callsItselfInSync, head.own == PlexIndex(disk), isWhole(disk), disks[disk].lostEpoch <= head.epoch
             else { return false }
             return record.knows(head.generation)

@@ -42,7 +42,11 @@ package final class Simulation {
     var loser: Int?
     /// The same for ever: a superblock copy from before may come to light again when the newer ones are damaged.
     var lastLoser: Int?
+    /// The eras that losers began alone.
+    var lostSides: [Generation] = []
     var blipUntil: UInt64 = 0
+    /// Until then an operation hangs for hours.
+    var zombieUntil: UInt64 = 0
     var blipError: Int32 = 5
     /// Why the present life ended; nil: it goes on.
     var ending: Ending?
@@ -52,6 +56,8 @@ package final class Simulation {
     var violation: Violation?
     var trace: [String] = []
     var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    /// Decides what otherwise chance does.
+    var pilot: Pilot?
 
     enum Ending { case stopped(isClean: Bool), crash }
 
@@ -59,6 +65,8 @@ package final class Simulation {
         self.options = options
         random = Random(seed: options.seed)
         profile = Profile(random: &random, disabled: options.disabled)
+        var rare = Random(seed: options.seed ^ 0x5EED)
+        profile.addRareFaults(random: &rare, disabled: options.disabled)
         limits = Limits()
         limits.requests = 32
         limits.resyncWindowsIdle = 1 + random.below(4)
@@ -85,6 +93,23 @@ package final class Simulation {
         create()
     }
 
+    /// Takes a world over where the last server left it; nothing is left to chance.
+    init(_ options: Options, world: World, pilot: Pilot, limits: Limits) {
+        self.options = options
+        self.limits = limits
+        self.pilot = pilot
+        random = Random(seed: 1)
+        layout = world.disks[0].layout
+        profile = Profile(steeredPlexes: world.disks.count, blocks: Int(layout.dataBytes) / Geometry.blockBytes)
+        mirrorUUID = World.mirrorUUID
+        isBlockDevice = pilot.isBlockDevice
+        disks = world.disks
+        oracle = world.oracle
+        writeNumber = world.writeNumber
+        now = world.now
+        isHostile = false
+    }
+
     /// Runs one seed to its end.
     package static func run(_ options: Options) -> Outcome {
         let simulation = Simulation(options)
@@ -109,7 +134,10 @@ package final class Simulation {
 
     func newPlex() -> PlexUUID { PlexUUID(UUID128(high: random.next(), low: random.next())) }
 
-    var instant: Instant { Instant(nanoseconds: now, unixNanoseconds: 1_700_000_000_000_000_000 + now) }
+    var instant: Instant {
+        // What is on a disk must not tell apart what differs in time only: states are compared.
+        Instant(nanoseconds: now, unixNanoseconds: 1_700_000_000_000_000_000 + (pilot == nil ? now : 0))
+    }
 
     private func run() {
         var starts = 0
@@ -147,7 +175,7 @@ package final class Simulation {
         case .execute(let flight): execute(flight)
         case .complete(let flight): complete(flight)
         case .tick:
-            queue.add(.tick, at: now + profile.tickNanoseconds)
+            queue.add(.tick, at: now + profile.tickNanoseconds * min(crawl, 600))
             handle(.tick)
         case .client: clientTurn()
         case .command: commandTurn()

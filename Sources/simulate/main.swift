@@ -30,7 +30,26 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Make the failing run smaller and print it (with --seed).")
     var shrink = false
 
+    @Flag(help: "Every script of a few steps, every crash, every state it may leave.")
+    var exhaustive = false
+
+    @Flag(help: "Fail each I/O call of some scenarios in turn, in every way.")
+    var inject = false
+
+    @Option(help: "With --inject: only this scenario.")
+    var scenario: String?
+
+    @Option(help: "With --exhaustive and --inject: go on until so many rules were broken.")
+    var findings = 1
+
+    @Option(help: "With --exhaustive: how many plexes.")
+    var plexes = 2
+
+    @Option(help: "With --exhaustive: the longest script, in steps.")
+    var operations = 2
+
     mutating func run() throws {
+        TrapReport.install()
         if mutant == "all" { return try printKillTable(Mutant.allCases.filter { $0 != .none }) }
         var chosen = Mutant.none
         if let mutant {
@@ -40,7 +59,18 @@ struct Simulate: ParsableCommand {
             }
             chosen = named
         }
-        if let seed {
+        if inject {
+            let names = Injection.scenarioNames.filter { scenario == nil || scenario == $0 }
+            if names.isEmpty {
+                throw ValidationError("the scenarios are: \(Injection.scenarioNames.joined(separator: "; "))")
+            }
+            try InjectionRun(names: names, mutant: chosen, isTraced: trace, maximumFindings: findings).run()
+        } else if exhaustive {
+            var bounds = Exploration.Bounds()
+            bounds.plexes = plexes
+            bounds.steps = operations
+            try ExhaustiveRun(bounds: bounds, mutant: chosen, isTraced: trace, maximumFindings: findings).run()
+        } else if let seed {
             try replay(seed, chosen)
         } else if chosen != .none {
             try printKillTable([chosen])
@@ -52,6 +82,7 @@ struct Simulate: ParsableCommand {
     private func replay(_ seed: UInt64, _ mutant: Mutant) throws {
         var options = Options(seed: seed, mutant: mutant)
         options.isTraced = trace
+        TrapReport.name("seed \(seed)")
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }
         print(
@@ -68,6 +99,7 @@ struct Simulate: ParsableCommand {
         var tally = Tally()
         for seed in first..<first + seeds {
             if let minutes, clock.now - start > .seconds(minutes * 60) { break }
+            TrapReport.name("seed \(seed)")
             let outcome = Simulation.run(Options(seed: seed))
             tally.add(outcome)
             guard let violation = outcome.violation else { continue }
@@ -80,7 +112,9 @@ struct Simulate: ParsableCommand {
     private func printKillTable(_ mutants: [Mutant]) throws {
         var survivors = 0
         for mutant in mutants {
-            let kill = Kill.hunt(mutant, first: first, limit: Int(seeds))
+            let kill = Kill.hunt(mutant, first: first, limit: Int(seeds)) {
+                TrapReport.name("seed \($0) with mutant \(mutant)")
+            }
             let name = "\(mutant)".padded(to: 26)
             let source = mutant.source.padded(to: 32)
             if let count = kill.seeds, let violation = kill.violation {

@@ -64,6 +64,25 @@ import Testing
         #expect(bench.isStopped && bench.answers[id]?.isFailed == true)
         for plex in 0...1 { #expect(bench.recorded(plex)?.isClean == false) }
     }
+
+    /// The window would be written to the target after the stop was answered and its disk closed.
+    @Test func stopThatCannotBeRecordedWaitsForTheWindowThatIsBeingCopied() throws {
+        var limits = Limits()
+        limits.resyncWindowsIdle = 1
+        let bench = try MirrorBench(freshRecord([.inSync, .recovering]), present: set(0, 1), limits: limits)
+        bench.settle(holding: { $0.kind == .read })
+        bench.send(1, .write, Disk.dataBytes - 4096)
+        let id = bench.command(.stop)
+        bench.settle(holding: { $0.kind == .read }, failing: { $0.isSuperblock ? .media : nil })
+        #expect(bench.replies[1] == .ioError && bench.released.isEmpty && bench.answers[id] == nil)
+        bench.complete(.read, on: 0)
+        #expect(bench.waiting(.write).map(\.plex) == [1])
+        bench.tick(afterMilliseconds: 1000)
+        bench.settle(failing: { $0.isSuperblock ? .media : nil })
+        bench.tick(afterMilliseconds: 1000)
+        bench.settle(failing: { $0.isSuperblock ? .media : nil })
+        #expect(bench.isStopped && bench.answers[id]?.isFailed == true && bench.released.count == 2)
+    }
 }
 
 @Suite struct MirrorSuspensionTests {

@@ -87,7 +87,7 @@ import Testing
         var tracking = tracking()
         tracking.insertIntent(3..<4)
         tracking.begin(0, page: 0, targets: Self.pair, holders: .empty, generation: era(1))
-        tracking.removeIntent(tracking.intent)
+        tracking.removeIntent(tracking.intent, witness: 1)
         tracking.writes[0].holders = Self.pair
         tracking.answered(0)
         tracking.end(0, isDurable: true)
@@ -99,7 +99,7 @@ import Testing
         var tracking = tracking()
         tracking.insertIntent(3..<4)
         write(0, &tracking)
-        tracking.removeIntent(tracking.intent)
+        tracking.removeIntent(tracking.intent, witness: 1)
         tracking.begin(0, page: 0, targets: Self.pair, holders: .empty, generation: era(1))
         tracking.insertIntent(3..<4)
         tracking.writes[0].holders = Self.pair
@@ -110,16 +110,52 @@ import Testing
         #expect(list(tracking.durable) == [3])
     }
 
-    @Test func clearingUsesANumberUpBeforeItsPageIsWritten() {
+    @Test func whatIsAskedOfADiskIsTheWitnessFromBeforeTheClearing() {
         var tracking = tracking()
         tracking.insertIntent(3..<4)
         write(0, &tracking)
-        let before = tracking.sequence
-        tracking.removeIntent(tracking.intent)
-        #expect(tracking.lastClear == before + 1)
+        let mark = tracking.askForWitness()
+        #expect(!tracking.isWitnessed(since: mark) && stale(tracking) == [0])
+        write(0, &tracking)
+        #expect(tracking.isWitnessed(since: mark))
+        let witness = tracking.witness
+        tracking.removeIntent(tracking.intent, witness: witness)
         tracking.begin(0, page: 0, targets: Self.pair, holders: .empty, generation: era(1))
         let header = tracking.writes[0].header
-        #expect(header.sequence > header.lastClear && header.lastClear == before + 1)
+        // The page that clears need not have arrived: a disk without it shows the bits.
+        #expect(header.sequence > header.lastClear && header.lastClear == witness)
+        #expect(tracking.isWitnessed(since: mark) && tracking.witness == witness)
+    }
+
+    /// A page that some plex has not taken is no witness, nor is one that was on its way already.
+    @Test func witnessIsWrittenAfterItWasAskedForAndIsOnAllPlexes() {
+        var tracking = tracking()
+        tracking.insertIntent(3..<4)
+        tracking.begin(0, page: 0, targets: Self.pair, holders: .empty, generation: era(1))
+        let mark = tracking.askForWitness()
+        tracking.writes[0].holders = Self.pair
+        tracking.answered(0)
+        tracking.end(0, isDurable: true)
+        #expect(!tracking.isWitnessed(since: mark))
+        tracking.begin(0, page: 0, targets: Self.pair, holders: .empty, generation: era(1))
+        tracking.writes[0].holders = set(0)
+        tracking.answered(0)
+        tracking.end(0, isDurable: false)
+        #expect(!tracking.isWitnessed(since: mark))
+        write(0, &tracking)
+        #expect(tracking.isWitnessed(since: mark))
+    }
+
+    /// Another disk may have taken the number of one that left.
+    @Test func pageDoesNotCountForADiskThatLeftMeanwhile() {
+        var tracking = tracking()
+        tracking.insertIntent(3..<4)
+        tracking.begin(0, page: 0, targets: Self.pair, holders: .empty, generation: era(1))
+        tracking.writes[0].holders = Self.pair
+        tracking.forget(PlexIndex(1))
+        tracking.answered(0)
+        tracking.end(0, isDurable: true)
+        #expect(tracking.pages[0].staleOn.contains(PlexIndex(1)) && !tracking.pages[0].staleOn.contains(PlexIndex(0)))
     }
 
     @Test func pageThatSomeDisksOnlyLackKeepsItsNumber() {
@@ -203,21 +239,23 @@ import Testing
         missed.insert(0..<100)
         tracking.insertMissed(missed, slot: 0)
         for page in 3..<6 { write(page, &tracking) }
-        let before = tracking.sequence
         var left = RegionSet(count: 150)
         left.insert(90..<150)
-        tracking.keepMissed(left, slot: 0)
-        // Never more than there was before.
-        #expect(list(tracking.maps[0]) == Array(90..<100) && tracking.lastClear > before)
+        tracking.keepMissed(left, slot: 0, witness: 7)
+        // Never more than there was before. Of other disks nothing is asked.
+        #expect(list(tracking.maps[0]) == Array(90..<100) && tracking.required[0] == 7 && tracking.lastClear == 0)
         #expect(stale(tracking) == [3, 4])
-        tracking.keepMissed(left, slot: 0)
-        #expect(tracking.lastClear == before + 1, "nothing left the map, nothing was cleared")
+        for page in 3..<5 { write(page, &tracking) }
+        tracking.keepMissed(left, slot: 0, witness: 6)
+        #expect(tracking.required[0] == 7 && stale(tracking).isEmpty)
+        tracking.keepMissed(left, slot: 0, witness: 8)
+        #expect(tracking.required[0] == 8 && stale(tracking) == [3], "what is asked must be on disk, too")
     }
 
     @Test func mapThatIsClosedTakesNothing() {
         var tracking = tracking()
         tracking.insertMissed(RegionSet(count: 150, isFull: true), slot: 3)
-        tracking.keepMissed(RegionSet(count: 150), slot: 3)
-        #expect(stale(tracking).isEmpty && tracking.lastClear == 0)
+        tracking.keepMissed(RegionSet(count: 150), slot: 3, witness: 7)
+        #expect(stale(tracking).isEmpty && tracking.required[3] == 0)
     }
 }

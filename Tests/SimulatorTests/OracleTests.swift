@@ -64,6 +64,33 @@ struct OracleTests {
         #expect(legal(oracle) == [0])
     }
 
+    @Test func strayValueIsReadInTurnWithTheRightOneUntilTheCellIsWrittenAgain() {
+        var oracle = Oracle(cellCount: 2)
+        let first = write(&oracle, 1)
+        oracle.haunt(0, with: [0], from: .write(issue: first))
+        oracle.acknowledge(0..<1, issue: first, isDurable: false)
+        oracle.flushed(since: oracle.clock)
+        for stamp in legal(oracle) { oracle.observe(stamp, at: 0, pins: true) }
+        #expect(legal(oracle) == [0, 1] && oracle.isHaunted(0) && !oracle.isHaunted(1))
+        let second = write(&oracle, 2)
+        oracle.acknowledge(0..<1, issue: second, isDurable: false)
+        #expect(legal(oracle) == [2])
+        oracle.crash(powerLost: true)
+        #expect(legal(oracle) == [0, 1, 2])
+        let third = write(&oracle, 3)
+        oracle.acknowledge(0..<1, issue: third, isDurable: true)
+        #expect(legal(oracle) == [3] && !oracle.isHaunted(0))
+    }
+
+    @Test func writeThatWaitsForACopyOverwritesWhatTheCopyMissed() {
+        var oracle = Oracle(cellCount: 1)
+        let waiting = write(&oracle, 1)
+        oracle.haunt(0, with: [Geometry.stamp(write: 3, cell: 0)], from: .copy)
+        #expect(legal(oracle) == [0, 1, 3])
+        oracle.acknowledge(0..<1, issue: waiting, isDurable: true)
+        #expect(legal(oracle) == [1] && !oracle.isHaunted(0))
+    }
+
     @Test func failedWriteLeavesBothValues() {
         var oracle = Oracle(cellCount: 1)
         let issue = write(&oracle, 1)

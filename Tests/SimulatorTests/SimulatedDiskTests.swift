@@ -43,6 +43,18 @@ struct SimulatedDiskTests {
         #expect(disk.cached[3] == 0)
     }
 
+    @Test func bitThatFlipsUnderACachedWriteIsSeenWhenThatIsLost() throws {
+        var disk = try disk()
+        var random = Random(seed: 1)
+        disk.rot(4, to: 9)
+        #expect(disk.cached[4] == 9)
+        disk.write(sector: 0, count: 2, from: [1, 1, 1, 2, 2, 2], cell: 0)
+        disk.rot(0, to: 8)
+        #expect(disk.cached[0] == 1 && disk.values(at: 0) == [8, 1] && disk.values(at: 4) == [9, 2])
+        disk.losePower(.everything, random: &random)
+        #expect(disk.cached[0] == 8 && disk.cached[4] == 9)
+    }
+
     @Test func cellsStartAtSectorsAndAtTheirFirstAndLastByte() {
         #expect([0, 1, 511, 512, 513, 1023].map { Geometry.cell(atByte: $0) } == [0, 1, 2, 3, 4, 5])
         #expect(Geometry.cell(atByte: 2) == nil)

@@ -1,0 +1,60 @@
+internal import MirrorCore
+internal import Testing
+
+@testable import Simulator
+
+/// A debug build judges some hundred states a second; `scripts/simulate --exhaustive` goes further.
+@Suite("Exploration")
+struct ExplorationTests {
+    private func explore(_ steps: [ScriptStep], mutant: Mutant = .none) -> Exploration {
+        var bounds = Exploration.Bounds()
+        bounds.steps = steps.count
+        let exploration = Exploration(bounds, mutant: mutant)
+        exploration.run(only: steps)
+        return exploration
+    }
+
+    @Test(arguments: [
+        [ScriptStep.write(0..<48)],
+        [.failingWrite(0..<48, disk: 0, effect: .torn)],
+        [.write(28..<33), .kill],
+        [.vanish(1), .forcedWrite(24..<48), .comeBack(1)],
+        [.takeOffline(0), .comeBack(0)],
+    ])
+    func noCrashInTheScriptBreaksARule(script: [ScriptStep]) {
+        let exploration = explore(script)
+        #expect(exploration.figures.scripts == 1 && exploration.figures.judged > 20)
+        #expect(exploration.findings.isEmpty, "\(exploration.findings)")
+    }
+
+    @Test func sameScriptGivesTheSameFigures() {
+        let (first, second) = (explore([.write(24..<48)]).figures, explore([.write(24..<48)]).figures)
+        #expect(first.judged == second.judged && first.crashStates == second.crashStates)
+    }
+
+    @Test func brokenEngineIsFoundOut() {
+        #expect(explore([.write(0..<48)], mutant: .readWithoutRepair).findings.first?.violation.rule == "R7")
+        #expect(!explore([.write(0..<48), .breakOff(0)], mutant: .breakWithoutDrain).findings.isEmpty)
+        #expect(!explore([.write(0..<48), .flush], mutant: .flushDoesNothing).findings.isEmpty)
+    }
+
+    @Test func stepThatChangesNothingMakesNoScript() {
+        #expect(explore([.comeBack(0)]).figures.scripts == 0)
+    }
+
+    /// The smallest of states, counted by hand: a write in flight to two plexes in one order, nothing cached.
+    @Test func crashStatesOfAWriteInFlightAreAllCombinations() throws {
+        let world = World.fresh(plexes: 2, blocks: 4)
+        let simulation = Simulation(Options(seed: 0), world: world, pilot: Pilot(), limits: .steered)
+        #expect(simulation.startSteered())
+        simulation.perform(.write(0..<24))
+        // The dirty mark first: two copies on each plex, each lost, torn or kept; and all torn.
+        #expect(simulation.remains(of: 0, powerFails: true, limit: 36).count == 3 * 3 + 1)
+        simulation.turn(until: { simulation in
+            simulation.flights.contains { $0?.operation.kind == .write }
+        })
+        let outcomes = simulation.remains(of: 1, powerFails: true, limit: 36)
+        #expect(outcomes.map { $0.medium[0] == 0 } == [true, false, false])
+        #expect(outcomes.map { $0.medium[3] == 0 } == [true, true, false], "the second is torn at every other sector")
+    }
+}
