@@ -115,14 +115,20 @@ extension Superblock {
             regionBytes <= Layout.maximumRegionBytes, dataBytes > 0
         else { throw .inconsistent("region or data size") }
         layout = Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes, areas: areas)
-        guard layout.isSound, layout.area(.superblocks) != nil, layout.area(.eventLog) != nil else {
-            throw .inconsistent("areas")
-        }
+        // The superblocks are where they are found, whatever the table says; a log without a record can't be a ring.
+        guard layout.isSound,
+            layout.area(.superblocks)?.offset == Layout.superblockOffset(copy: 0, diskBytes: diskBytes),
+            layout.area(.superblocks)?.length == Layout.superblockAreaBytes,
+            layout.area(.eventLog)?.length ?? 0 > 0
+        else { throw .inconsistent("areas") }
         plex = PlexUUID(bytes.loadUUID(at: 72))
         sequence = bytes.loadLittleEndian(at: 48, as: UInt64.self)
         let host = try bytes.loadText(at: 232, count: 64)
         writer = Writer(bootID: bytes.loadUUID(at: 216), host: host)
         record = try Self.decodeRecord(bytes, mirror: mirror)
+        guard sequence <= Self.maximumCount, record.epoch <= Self.maximumCount else {
+            throw .inconsistent("sequence or epoch")
+        }
         guard record.index(of: plex) != nil else { throw .inconsistent("plex is not in its own member table") }
         mustStayReadOnly = bytes.loadLittleEndian(at: 24, as: UInt64.self) & ~Self.knownReadOnlyCompatible != 0
     }
@@ -131,8 +137,10 @@ extension Superblock {
         let nameBytes = Int(bytes.loadLittleEndian(at: 46, as: UInt16.self))
         guard nameBytes > 0, nameBytes <= maximumNameBytes else { throw .inconsistent("name") }
         let members = try decodeMembers(bytes)
+        let name = try bytes.loadText(at: 88, count: nameBytes)
+        guard !name.isEmpty else { throw .inconsistent("name") }
         var record = Record(
-            mirror: mirror, name: try bytes.loadText(at: 88, count: nameBytes),
+            mirror: mirror, name: name,
             dataBytes: bytes.loadLittleEndian(at: 152), regionBytes: bytes.loadLittleEndian(at: 168),
             generation: Generation(bytes.loadUUID(at: 184)), members: members,
             time: bytes.loadLittleEndian(at: 200))
@@ -190,10 +198,10 @@ extension Superblock {
                 operation: operation, errorNumber: bytes.loadLittleEndian(at: base + 20),
                 offset: bytes.loadLittleEndian(at: base + 24), time: bytes.loadLittleEndian(at: base + 32))
             member.recoveryOffset = bytes.loadLittleEndian(at: base + 40)
-            member.readErrors = bytes.loadLittleEndian(at: base + 48)
-            member.writeErrors = bytes.loadLittleEndian(at: base + 56)
-            member.corrected = bytes.loadLittleEndian(at: base + 64)
-            member.spared = bytes.loadLittleEndian(at: base + 72)
+            member.readErrors = min(bytes.loadLittleEndian(at: base + 48), maximumCount)
+            member.writeErrors = min(bytes.loadLittleEndian(at: base + 56), maximumCount)
+            member.corrected = min(bytes.loadLittleEndian(at: base + 64), maximumCount)
+            member.spared = min(bytes.loadLittleEndian(at: base + 72), maximumCount)
             members.append(member)
         }
         return members

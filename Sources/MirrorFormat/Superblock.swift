@@ -35,6 +35,9 @@ package struct Superblock: Sendable, Equatable {
     package static let formatMajor: UInt16 = 1
     package static let formatMinor: UInt16 = 0
     package static let maximumNameBytes = 63
+    /// Above this no count that grows one by one can be genuine: a million a second take 146,000 years. Whoever counts
+    /// on from what a disk says must not run into the end of the integers.
+    package static let maximumCount: UInt64 = 1 << 62
     package static let knownIncompatible: UInt64 = 0
     package static let knownReadOnlyCompatible: UInt64 = 0
 
