@@ -338,6 +338,7 @@ extension Mirror {
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
         plexes[Int(plex.value)].attachment = attachment
+        leaveOutNumbers(plex)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
         joining.insert(plex)
         if mutant == .joinBeforeSuperblock { joined(plex) }

@@ -113,4 +113,15 @@ import Testing
         bench.settle(holding: { $0.kind == .flush })
         #expect(bench.record.inSync == set(0), "promoted; flushes since the copy: \(bench.submitted(.flush).count)")
     }
+
+    /// Two servers were cut off in the middle of the update of the same number; the sectors of both made a fork.
+    @Test func serverDoesNotUseTheNumberThatTheLastOneMayHaveBegun() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        for plex in 0...1 {
+            guard case .found(let superblock) = bench.scan(plex) else { throw Missing() }
+            // It was 1: the other pair of copies, but not number 2.
+            #expect(superblock.sequence > 2 && superblock.sequence % 2 == 0)
+        }
+    }
 }
