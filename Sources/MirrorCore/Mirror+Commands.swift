@@ -394,7 +394,8 @@ extension Mirror {
         }
         gateQueue = SlotQueue()
         heldQueue = SlotQueue()
-        guard clientRequestsInFlight == 0, case .stop = running?.command else { return }
+        // A window that is being read would go on to write to a disk that is closed by then.
+        guard clientRequestsInFlight == 0, resync.windowsInFlight == 0, case .stop = running?.command else { return }
         finishStop("the state could not be recorded on any plex; the next start will resync")
     }
 
