@@ -86,7 +86,10 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
     var assembly = Assembly(
         record: record, found: [:], current: .empty, behind: .empty, recovering: .empty, missing: .empty)
     for plex in plexes {
-        guard let index = record.index(of: plex.superblock.plex) else { continue }
+        // A mirror keeps its size. Whoever says another would be written to beyond its data, into its own metadata.
+        guard let index = record.index(of: plex.superblock.plex), plex.record.dataBytes == record.dataBytes,
+            plex.record.regionBytes == record.regionBytes
+        else { continue }
         assembly.found[index] = plex
         switch record[index].role {
         case .inSync:
