@@ -15,6 +15,7 @@ let package = Package(
     products: [
         .executable(name: "plexus", targets: ["plexus"]),
         .executable(name: "simulate", targets: ["simulate"]),
+        .executable(name: "fuzz", targets: ["fuzz"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -29,6 +30,11 @@ let package = Package(
         .target(
             name: "Simulator", dependencies: ["MirrorCore", "MirrorFormat", "NBDProtocol", "Bytes"],
             swiftSettings: strict),
+        .target(
+            name: "Fuzzing",
+            dependencies: ["Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "Control", "MirrorServer"],
+            swiftSettings: strict),
+        .systemLibrary(name: "CLibFuzzer"),
         .systemLibrary(name: "CLibURing", providers: [.apt(["liburing-dev"])]),
         .systemLibrary(name: "CLibNBD", providers: [.apt(["libnbd-dev"])]),
         .systemLibrary(name: "CLibBlkid", providers: [.apt(["libblkid-dev"])]),
@@ -58,6 +64,13 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+        .executableTarget(
+            name: "fuzz",
+            dependencies: [
+                "Fuzzing", "CLibFuzzer",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
         .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "MirrorCore", "MirrorFormat"], swiftSettings: strict),
@@ -68,6 +81,7 @@ let package = Package(
         .testTarget(
             name: "MirrorCoreTests", dependencies: ["MirrorCore", "MirrorFormat", "Bytes", "TestSupport"],
             swiftSettings: strict),
+        .testTarget(name: "FuzzingTests", dependencies: ["Fuzzing", "MirrorCore"], swiftSettings: strict),
         // What several test targets need; part of no product.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
