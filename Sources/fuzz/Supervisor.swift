@@ -26,8 +26,10 @@ internal import Glibc
 struct Supervisor {
     let target: String
 
-    /// No input takes a hundredth of this.
-    private static let hangSeconds = 30.0
+    /// Of its own processor time, so that a busy machine makes no hangs. No input takes a hundredth of this.
+    private static let busySeconds = 30.0
+    /// For one that waits for something, which no target has to.
+    private static let idleSeconds = 600.0
 
     private enum End {
         case good, broken
@@ -76,6 +78,7 @@ struct Supervisor {
         let clock = ContinuousClock()
         var seed = progress.seed
         var since = clock.now
+        var busyBefore = 0.0
         while true {
             var status: Int32 = 0
             if unsafe waitpid(child, &status, WNOHANG) == child {
@@ -86,12 +89,24 @@ struct Supervisor {
             if progress.seed != seed {
                 seed = progress.seed
                 since = clock.now
-            } else if clock.now - since > .seconds(Self.hangSeconds) {
+                busyBefore = processorSeconds(child)
+            } else if processorSeconds(child) - busyBefore > Self.busySeconds
+                || clock.now - since > .seconds(Self.idleSeconds)
+            {
                 kill(child, SIGKILL)
                 unsafe waitpid(child, &status, 0)
                 return .hang
             }
             usleep(20_000)
         }
+    }
+
+    private func processorSeconds(_ process: pid_t) -> Double {
+        var clock = clockid_t()
+        var time = timespec()
+        guard unsafe clock_getcpuclockid(process, &clock) == 0, unsafe clock_gettime(clock, &time) == 0 else {
+            return 0
+        }
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
     }
 }
