@@ -8,6 +8,7 @@ package struct Input: Sendable {
     private var state: UInt64?
     private var given: [UInt8]
     private var position = 0
+    private var numbers: UInt64 = 0
     /// What was taken so far, in the form in which it can be given again; empty unless asked for.
     package private(set) var taken: [UInt8] = []
     private let isRecorded: Bool
@@ -107,8 +108,11 @@ package struct Input: Sendable {
         }
     }
 
-    /// Never twice the same, as far as eight random bytes can promise.
-    mutating func identifier() -> (high: UInt64, low: UInt64) { (take(8), take(8)) }
+    /// 1, 2, 3: for what must never be twice the same, whatever the input.
+    mutating func nextNumber() -> UInt64 {
+        numbers += 1
+        return numbers
+    }
 
     mutating func shuffle<Element>(_ elements: inout [Element]) {
         for index in elements.indices.dropFirst().reversed() { elements.swapAt(index, below(index + 1)) }

@@ -75,7 +75,7 @@ extension Input {
     /// A count that decoders believe.
     mutating func count() -> UInt64 { number() >> 3 }
 
-    mutating func uuid() -> UUID128 { UUID128(high: take(8), low: take(8)) }
+    mutating func uuid() -> UUID128 { UUID128(high: take(8), low: nextNumber()) }
 
     /// - Parameter limit: in bytes of UTF-8.
     mutating func text(atMost limit: Int, atLeast minimum: Int = 0) -> String {
