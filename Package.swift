@@ -15,12 +15,12 @@ let package = Package(
     products: [
         .executable(name: "plexus", targets: ["plexus"]),
         .executable(name: "simulate", targets: ["simulate"]),
+        .executable(name: "fuzz", targets: ["fuzz"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
     ],
     targets: [
         .target(name: "Bytes", swiftSettings: strict),
@@ -30,6 +30,11 @@ let package = Package(
         .target(
             name: "Simulator", dependencies: ["MirrorCore", "MirrorFormat", "NBDProtocol", "Bytes"],
             swiftSettings: strict),
+        .target(
+            name: "Fuzzing",
+            dependencies: ["Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "Control", "MirrorServer"],
+            swiftSettings: strict),
+        .systemLibrary(name: "CLibFuzzer"),
         .systemLibrary(name: "CLibURing", providers: [.apt(["liburing-dev"])]),
         .systemLibrary(name: "CLibNBD", providers: [.apt(["libnbd-dev"])]),
         .systemLibrary(name: "CLibBlkid", providers: [.apt(["libblkid-dev"])]),
@@ -42,7 +47,6 @@ let package = Package(
                 "Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing", "Control", "CLibBlkid", "CLinux",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "DequeModule", package: "swift-collections"),
-                .product(name: "TOMLKit", package: "TOMLKit"),
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -60,6 +64,13 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
+        .executableTarget(
+            name: "fuzz",
+            dependencies: [
+                "Fuzzing", "CLibFuzzer",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
         .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
         .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "MirrorCore", "MirrorFormat"], swiftSettings: strict),
@@ -70,6 +81,7 @@ let package = Package(
         .testTarget(
             name: "MirrorCoreTests", dependencies: ["MirrorCore", "MirrorFormat", "Bytes", "TestSupport"],
             swiftSettings: strict),
+        .testTarget(name: "FuzzingTests", dependencies: ["Fuzzing", "MirrorCore"], swiftSettings: strict),
         // What several test targets need; part of no product.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),

@@ -1,4 +1,3 @@
-internal import Foundation
 package import Glibc
 
 public struct ControlError: Error, CustomStringConvertible {
@@ -9,7 +8,7 @@ public struct ControlError: Error, CustomStringConvertible {
 /// The client's end of the control socket.
 public final class ControlClient {
     private let file: Int32
-    private var pending: [UInt8] = []
+    private var pending = LineBuffer(limitBytes: .max)
 
     /// - Throws: `ControlError`, saying that no server listens there and how to name another socket.
     public init(path: String) throws(ControlError) {
@@ -34,11 +33,9 @@ public final class ControlClient {
 
     /// Sends the request and passes each response on; ends after the last, or when `body` returns false.
     public func perform(_ request: ControlRequest, _ body: (ControlResponse) throws -> Bool) throws {
-        var line = try JSONEncoder().encode(request)
-        line.append(UInt8(ascii: "\n"))
-        try send(line)
+        try send(try request.line() + [UInt8(ascii: "\n")])
         while let line = try nextLine() {
-            let response = try JSONDecoder().decode(ControlResponse.self, from: line)
+            let response = try ControlResponse(line: line)
             if try !body(response) || response.isLast { return }
         }
         throw ControlError("the server closed the connection without an answer")
@@ -61,14 +58,14 @@ public final class ControlClient {
     public func waitForEnd() -> [String] {
         var messages: [String] = []
         while let line = try? nextLine(), !line.isEmpty {
-            let response = try? JSONDecoder().decode(ControlResponse.self, from: line)
+            let response = try? ControlResponse(line: line)
             if let text = response?.error ?? response?.message { messages.append(text) }
         }
         return messages
     }
 
-    private func send(_ data: Data) throws {
-        var rest = [UInt8](data)
+    private func send(_ bytes: [UInt8]) throws {
+        var rest = bytes
         while !rest.isEmpty {
             let count = unsafe rest.withUnsafeBytes {
                 unsafe Glibc.send(file, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL))
@@ -78,18 +75,13 @@ public final class ControlClient {
         }
     }
 
-    private func nextLine() throws -> Data? {
+    private func nextLine() throws -> [UInt8]? {
         while true {
-            if let end = pending.firstIndex(of: UInt8(ascii: "\n")) {
-                let line = Data(pending[..<end])
-                pending.removeSubrange(...end)
-                return line
-            }
+            if let line = pending.nextLine() { return line }
             var chunk = [UInt8](repeating: 0, count: 65_536)
             let count = unsafe chunk.withUnsafeMutableBytes { unsafe recv(file, $0.baseAddress, $0.count, 0) }
             if count < 0, errno == EINTR { continue }
-            guard count > 0 else { return nil }
-            pending.append(contentsOf: chunk[..<count])
+            guard count > 0, pending.append(chunk[..<count]) else { return nil }
         }
     }
 }

@@ -347,6 +347,7 @@ extension Mirror {
         plexes[Int(plex.value)] = Plex()
         plexes[Int(plex.value)].attachment = attachment
         planCopy(plex, basis)
+        leaveOutNumbers(plex)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
         joining.insert(plex)
         if mutant == .joinBeforeSuperblock { joined(plex) }

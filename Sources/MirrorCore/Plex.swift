@@ -188,7 +188,17 @@ extension Mirror {
     private mutating func attach(_ plex: PlexIndex, _ assembly: Assembly) {
         guard let found = assembly.found[plex] else { preconditionFailure("a participant was not found") }
         plexes[Int(plex.value)].attachment = Attachment(found.superblock, basis: .everything("it was in use"))
+        leaveOutNumbers(plex)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
+    }
+
+    /// The last server may have been cut off in the middle of the next update, and so may the one before: sectors of
+    /// both lie in the older pair of copies. If this server began an update of the same number and were cut off as well,
+    /// these sectors could add up to a whole superblock beside a different one of the same number: a fork, and
+    /// the disk would be refused. So each server leaves out some numbers, as many as chance will have it; an even
+    /// count, for the next update has to go to the other pair.
+    mutating func leaveOutNumbers(_ plex: PlexIndex) {
+        plexes[Int(plex.value)].attachment?.sequence += 2 * (1 + entropy.next() % (1 << 20))
     }
 
     /// Marks the plex's disk for closing; it happens when its last operation has come back.

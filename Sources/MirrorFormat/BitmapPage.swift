@@ -73,6 +73,8 @@ package struct BitmapPage: Sendable, Equatable {
             sheet: sheet, index: index, sequence: bytes.loadLittleEndian(at: 24),
             lastClear: bytes.loadLittleEndian(at: 32), generation: Generation(bytes.loadUUID(at: 40)),
             absence: bytes.loadLittleEndian(at: 56))
+        // Whoever counts on from them must not run into the end of the integers.
+        guard sequence <= Superblock.maximumCount, lastClear <= Superblock.maximumCount else { return nil }
     }
 
     /// 64 bits of a page that was found good.

@@ -113,6 +113,7 @@ package struct EventRecord: Sendable, Hashable {
         guard bytes.byteCount >= Self.byteCount, bytes.loadLittleEndian(at: 0, as: UInt32.self) == Self.magic,
             Self.checksum(of: bytes.extracting(0..<Self.byteCount), mirror: mirror)
                 == bytes.loadLittleEndian(at: 4, as: UInt32.self),
+            bytes.loadLittleEndian(at: 8, as: UInt64.self) <= Superblock.maximumCount,
             let code = EventCode(rawValue: bytes.loadLittleEndian(at: 24)),
             let text = try? bytes.loadText(at: 72, count: Self.textCapacity)
         else { return nil }

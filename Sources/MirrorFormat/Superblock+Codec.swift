@@ -126,8 +126,11 @@ extension Superblock {
             throw .inconsistent("region or data size")
         }
         layout = Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes, areas: areas)
-        guard layout.isSound, layout.area(.superblocks) != nil, layout.area(.eventLog) != nil,
-            layout.hasRoomForMaps
+        // The superblocks are where they are found, whatever the table says; a log without a record can't be a ring.
+        guard layout.isSound,
+            layout.area(.superblocks)?.offset == Layout.superblockOffset(copy: 0, diskBytes: diskBytes),
+            layout.area(.superblocks)?.length == Layout.superblockAreaBytes,
+            layout.area(.eventLog)?.length ?? 0 > 0, layout.hasRoomForMaps
         else { throw .inconsistent("areas") }
         tracksWrites = bytes.loadLittleEndian(at: 32, as: UInt64.self) & Self.writeTracking != 0
         plex = PlexUUID(bytes.loadUUID(at: 72))
@@ -135,6 +138,9 @@ extension Superblock {
         let host = try bytes.loadText(at: 232, count: 64)
         writer = Writer(bootID: bytes.loadUUID(at: 216), host: host)
         record = try Self.decodeRecord(bytes, mirror: mirror)
+        guard sequence <= Self.maximumCount, record.epoch <= Self.maximumCount else {
+            throw .inconsistent("sequence or epoch")
+        }
         guard record.index(of: plex) != nil else { throw .inconsistent("plex is not in its own member table") }
         mustStayReadOnly = bytes.loadLittleEndian(at: 24, as: UInt64.self) & ~Self.knownReadOnlyCompatible != 0
     }
@@ -143,8 +149,10 @@ extension Superblock {
         let nameBytes = Int(bytes.loadLittleEndian(at: 46, as: UInt16.self))
         guard nameBytes > 0, nameBytes <= maximumNameBytes else { throw .inconsistent("name") }
         let members = try decodeMembers(bytes)
+        let name = try bytes.loadText(at: 88, count: nameBytes)
+        guard !name.isEmpty else { throw .inconsistent("name") }
         var record = Record(
-            mirror: mirror, name: try bytes.loadText(at: 88, count: nameBytes),
+            mirror: mirror, name: name,
             dataBytes: bytes.loadLittleEndian(at: 152), regionBytes: bytes.loadLittleEndian(at: 168),
             generation: Generation(bytes.loadUUID(at: 184)), members: members,
             time: bytes.loadLittleEndian(at: 200))
@@ -205,10 +213,10 @@ extension Superblock {
             member.cause = FailureCause(
                 operation: operation, errorNumber: bytes.loadLittleEndian(at: base + 20),
                 offset: bytes.loadLittleEndian(at: base + 24), time: bytes.loadLittleEndian(at: base + 32))
-            member.readErrors = bytes.loadLittleEndian(at: base + 48)
-            member.writeErrors = bytes.loadLittleEndian(at: base + 56)
-            member.corrected = bytes.loadLittleEndian(at: base + 64)
-            member.spared = bytes.loadLittleEndian(at: base + 72)
+            member.readErrors = min(bytes.loadLittleEndian(at: base + 48), maximumCount)
+            member.writeErrors = min(bytes.loadLittleEndian(at: base + 56), maximumCount)
+            member.corrected = min(bytes.loadLittleEndian(at: base + 64), maximumCount)
+            member.spared = min(bytes.loadLittleEndian(at: base + 72), maximumCount)
             members.append(member)
         }
         return members
@@ -220,10 +228,13 @@ extension Superblock {
         guard slot != noMap else { return nil }
         let entry = mapTable + index * mapBytes
         let start = bytes.loadLittleEndian(at: entry + 24, as: UInt8.self)
-        guard UInt64(slot) < Layout.missedWriteMapCount, start <= 1 else { throw .inconsistent("map of \(index)") }
-        return MissedWriteMap(
+        let map = MissedWriteMap(
             slot: slot, id: bytes.loadLittleEndian(at: entry), startsFull: start == 1,
             epoch: bytes.loadLittleEndian(at: entry + 8), lastClear: bytes.loadLittleEndian(at: entry + 16))
+        guard UInt64(slot) < Layout.missedWriteMapCount, start <= 1, map.epoch <= maximumCount,
+            map.lastClear <= maximumCount
+        else { throw .inconsistent("map of \(index)") }
+        return map
     }
 
     private static func decodeHistory(_ bytes: RawSpan) throws(SuperblockError) -> [PastGeneration] {
@@ -232,12 +243,12 @@ extension Superblock {
         var history: [PastGeneration] = []
         for index in 0..<count {
             let base = historyTable + index * historyBytes
-            guard let reason = GenerationReason(rawValue: bytes.loadLittleEndian(at: base + 32)) else {
-                throw .inconsistent("history \(index)")
-            }
+            let epoch = bytes.loadLittleEndian(at: base + 16, as: UInt64.self)
+            guard let reason = GenerationReason(rawValue: bytes.loadLittleEndian(at: base + 32)), epoch <= maximumCount
+            else { throw .inconsistent("history \(index)") }
             history.append(
                 PastGeneration(
-                    generation: Generation(bytes.loadUUID(at: base)), epoch: bytes.loadLittleEndian(at: base + 16),
+                    generation: Generation(bytes.loadUUID(at: base)), epoch: epoch,
                     endTime: bytes.loadLittleEndian(at: base + 24), reason: reason,
                     inSync: PlexSet(mask: bytes.loadLittleEndian(at: base + 33))))
         }

@@ -41,6 +41,9 @@ package struct Superblock: Sendable, Equatable {
     /// unclean stop everything counts as dirty, and nobody knows what an absent plex missed.
     package static let writeTracking: UInt64 = 1
     package static let knownIncompatible: UInt64 = writeTracking
+    /// Above this no count that grows one by one can be genuine: a million a second take 146,000 years. Whoever counts
+    /// on from what a disk says must not run into the end of the integers.
+    package static let maximumCount: UInt64 = 1 << 62
     package static let knownReadOnlyCompatible: UInt64 = 0
 
     package var record: Record
@@ -94,7 +97,8 @@ package enum SuperblockScan: Sendable, Equatable {
     case damaged(copies: Int)
     case futureFormat(major: UInt16)
     case unknownFeature(bit: Int)
-    /// Two different contents carry the same sequence number: two writers were at work.
+    /// Two different contents carry the same sequence number, or the copies name different plexes: two writers were
+    /// at work, or a copy strayed here from another disk. What is newest proves nothing then.
     case forked(sequence: UInt64)
 
     /// - Parameters:
@@ -107,6 +111,7 @@ package enum SuperblockScan: Sendable, Equatable {
         var futureCopies = 0
         var unknown: Int?
         var fork: UInt64?
+        var hasStranger = false
         // A file can be shorter than the area and still hold our magic.
         guard diskBytes >= Layout.superblockAreaBytes else { return .none }
         for copy in 0..<Layout.superblockCopies {
@@ -116,6 +121,8 @@ package enum SuperblockScan: Sendable, Equatable {
             do throws(SuperblockError) {
                 let found = try Superblock(decoding: bytes, copy: copy, diskBytes: diskBytes)
                 if let current = best {
+                    // The checksum binds a copy to its mirror and its place, and another plex has the same.
+                    if found.plex != current.plex { hasStranger = true }
                     if found.sequence == current.sequence, found != current { fork = found.sequence }
                     if found.sequence > current.sequence { best = found }
                 } else {
@@ -135,8 +142,9 @@ package enum SuperblockScan: Sendable, Equatable {
         // Every update writes two copies: one alone beside good ones is a damaged number, not a newer format.
         if let future, futureCopies > 1 || best == nil { return .futureFormat(major: future) }
         if let unknown { return .unknownFeature(bit: unknown) }
-        if let fork, fork == best?.sequence { return .forked(sequence: fork) }
-        if let best { return .found(best) }
+        if let best {
+            return hasStranger || fork == best.sequence ? .forked(sequence: best.sequence) : .found(best)
+        }
         return damaged > 0 ? .damaged(copies: damaged) : .none
     }
 }

@@ -1,5 +1,4 @@
 internal import Foundation
-internal import TOMLKit
 
 /// The file that `plexus serve --config` reads. What is also given on the command line, the command line decides.
 ///
@@ -26,31 +25,38 @@ public struct Configuration: Sendable {
         } catch {
             throw DiskError("\(path): the configuration can't be read: \(error.localizedDescription)")
         }
-        let parsed: TOMLTable
-        do {
-            parsed = try TOMLTable(string: text)
+        try self.init(text: text, path: path)
+    }
+
+    /// - Parameter path: for the messages.
+    package init(text: String, path: String) throws {
+        let parsed: [String: FlatTOML.Value]
+        do throws(FlatTOML.Fault) {
+            parsed = try FlatTOML.parse(text)
         } catch {
-            throw DiskError("\(path): is no valid TOML: \(error)")
+            throw DiskError("\(path): is no valid TOML: line \(error.line): \(error.text)")
         }
-        for key in parsed.keys.sorted() {
+        for (key, value) in parsed.sorted(by: { $0.key < $1.key }) {
             guard Self.keys.contains(key) else {
                 throw DiskError("\(path): unknown key \(key); known: \(Self.keys.sorted().joined(separator: ", "))")
             }
-            if let value = parsed[key]?.string {
-                table[key] = .text(value)
-            } else if let value = parsed[key]?.bool {
-                table[key] = .flag(value)
-            } else if let values = parsed[key]?.array {
-                table[key] = .texts(
-                    try values.map { value in
-                        guard let text = value.string else { throw DiskError("\(path): \(key): must hold texts only") }
-                        return text
-                    })
-            } else {
-                throw DiskError("\(path): \(key): has a value of the wrong kind")
+            switch value {
+            case .text(let text): table[key] = .text(text)
+            case .flag(let flag): table[key] = .flag(flag)
+            case .list(let values): table[key] = .texts(try Self.texts(values, "\(path): \(key)"))
+            case .other: throw DiskError("\(path): \(key): has a value of the wrong kind")
             }
         }
         try checkKinds(path)
+    }
+
+    private static func texts(_ values: [FlatTOML.Value], _ place: String) throws(DiskError) -> [String] {
+        var texts: [String] = []
+        for value in values {
+            guard case .text(let text) = value else { throw DiskError("\(place): must hold texts only") }
+            texts.append(text)
+        }
+        return texts
     }
 
     private func checkKinds(_ path: String) throws(DiskError) {

@@ -306,7 +306,7 @@ extension Disk {
             throw DiskError("\(path): uses feature \(bit) that this program does not know; use a newer Plexus")
         case .forked(let sequence):
             throw DiskError(
-                "\(path): two different superblocks carry the number \(sequence): two servers wrote to it; start without it"
+                "\(path): its superblocks contradict one another (number \(sequence)): two servers wrote to it, or one of them is another disk's; start without it and join it again"
             )
         }
     }

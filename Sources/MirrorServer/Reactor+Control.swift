@@ -1,5 +1,4 @@
 internal import Control
-internal import Foundation
 internal import Glibc
 internal import Logging
 internal import MirrorCore
@@ -11,7 +10,7 @@ final class ControlConnection {
     let index: Int
     let generation: UInt32
     let file: Int32
-    var inbox: [UInt8] = []
+    var inbox: LineBuffer
     var outbox: [UInt8] = []
     /// Follows the events of this mirror, or of all.
     var isFollowing = false
@@ -24,10 +23,11 @@ final class ControlConnection {
     /// 24 bits of index and 32 of generation, as for NBD connections.
     var key: UInt64 { UInt64(generation) << 24 | UInt64(index) }
 
-    init(index: Int, generation: UInt32, file: Int32) {
+    init(index: Int, generation: UInt32, file: Int32, limits: ServerLimits) {
         self.index = index
         self.generation = generation
         self.file = file
+        inbox = LineBuffer(limitBytes: limits.controlLineBytes)
     }
 }
 
@@ -52,7 +52,7 @@ extension Reactor {
                 continue
             }
             if index == controls.count { controls.append(nil) }
-            let control = ControlConnection(index: index, generation: nextGeneration, file: file)
+            let control = ControlConnection(index: index, generation: nextGeneration, file: file, limits: limits)
             nextGeneration &+= 1
             controls[index] = control
             poll(file, .controlInput, control.key)
@@ -82,16 +82,13 @@ extension Reactor {
                 control.hasEnded = true
                 break
             }
-            guard control.inbox.count + count <= limits.controlLineBytes else {
+            guard control.inbox.append(chunk[..<count]) else {
                 shutControl(control)
                 return
             }
-            control.inbox.append(contentsOf: chunk[..<count])
         }
         if !hasMore, !control.hasEnded { poll(control.file, .controlInput, key) }
-        while controls[control.index] === control, let end = control.inbox.firstIndex(of: UInt8(ascii: "\n")) {
-            let line = Data(control.inbox[..<end])
-            control.inbox.removeSubrange(...end)
+        while controls[control.index] === control, let line = control.inbox.nextLine() {
             handle(line, from: control)
         }
         endIfAnswered(control)
@@ -103,8 +100,8 @@ extension Reactor {
         shutControl(control)
     }
 
-    private func handle(_ line: Data, from control: ControlConnection) {
-        guard let request = try? JSONDecoder().decode(ControlRequest.self, from: line) else {
+    private func handle(_ line: [UInt8], from control: ControlConnection) {
+        guard let request = try? ControlRequest(line: line) else {
             respond(.failure("this request can't be understood"), to: control)
             return
         }
@@ -123,9 +120,9 @@ extension Reactor {
     }
 
     func respond(_ response: ControlResponse, to control: ControlConnection) {
-        guard controls[control.index] === control, var data = try? JSONEncoder().encode(response) else { return }
-        data.append(UInt8(ascii: "\n"))
-        control.outbox.append(contentsOf: data)
+        guard controls[control.index] === control, let line = try? response.line() else { return }
+        control.outbox += line
+        control.outbox.append(UInt8(ascii: "\n"))
         flushControl(control)
     }
 

@@ -211,4 +211,16 @@ private func normalised(_ refusal: Refusal) -> Refusal {
         #expect(judge(plexes, allowDegraded: true).refusal == .mustStayReadOnly(disks: [1]))
         #expect(judge(plexes, isReadOnly: true).assembly?.current == set(0, 1))
     }
+
+    @Test func plexThatClaimsAnotherSizeIsNotUsed() throws {
+        // Rebuilding it would write beyond its data, into its own metadata.
+        for change in [{ $0.dataBytes -= 4096 }, { $0.regionBytes *= 2 }] as [(inout Record) -> Void] {
+            let other = freshRecord().changed { $0.epoch = 0 }.changed(change)
+            let plexes = [try found(0, freshRecord()), try found(1, other)]
+            #expect(
+                judge(plexes).refusal == .incomplete(missing: set(1), present: set(0), record: freshRecord()))
+            let assembly = try #require(judge(plexes, allowDegraded: true).assembly)
+            #expect(assembly.participants == set(0) && assembly.missing == set(1))
+        }
+    }
 }

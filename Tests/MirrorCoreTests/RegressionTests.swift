@@ -111,4 +111,41 @@ import Testing
         bench.settle(holding: { $0.kind == .flush })
         #expect(bench.record.inSync == set(0), "promoted; flushes since the copy: \(bench.submitted(.flush).count)")
     }
+
+    /// A stop gave up while windows of the resync were being read, and then wrote them to a disk that was closed.
+    @Test func stopThatCannotBeRecordedWaitsForTheWindowsOfTheResync() throws {
+        var limits = Limits()
+        limits.resyncWindowsIdle = 2
+        let bench = try MirrorBench(freshRecord([.inSync, .failed]), present: set(0), limits: limits)
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.tick()
+        bench.settle(holding: { $0.kind == .read })
+        #expect(bench.waiting(.read).count == 2)
+        // The dirty mark for this write is on its way when the stop comes, and can't be written.
+        bench.send(1, .write, 3 << 20)
+        bench.command(.stop)
+        let dead: (MirrorBench.Operation) -> DiskFailure? = { $0.isSuperblock && $0.plex == 0 ? .media : nil }
+        bench.settle(holding: { $0.kind == .read }, failing: dead)
+        #expect(bench.replies[1] == .ioError && !bench.isStopped && bench.released.isEmpty)
+        bench.settle(failing: dead)
+        bench.tick(afterMilliseconds: 1000)
+        bench.settle(failing: dead)
+        #expect(bench.isStopped)
+        let closed = try #require(bench.position { $0 == .release(PlexIndex(1)) })
+        let late = bench.trace[closed...].contains { step in
+            if case .submit(let operation) = step { operation.plex == 1 } else { false }
+        }
+        #expect(!late)
+    }
+
+    /// Two servers were cut off in the middle of the update of the same number; the sectors of both made a fork.
+    @Test func serverDoesNotUseTheNumberThatTheLastOneMayHaveBegun() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        for plex in 0...1 {
+            guard case .found(let superblock) = bench.scan(plex) else { throw Missing() }
+            // It was 1: the other pair of copies, but not number 2.
+            #expect(superblock.sequence > 2 && superblock.sequence % 2 == 0)
+        }
+    }
 }

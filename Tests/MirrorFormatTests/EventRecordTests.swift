@@ -32,7 +32,7 @@ import Testing
         var random = XorShift(seed: 0xE7E7)
         for round in 0..<2000 {
             let event = EventRecord(
-                sequence: random.next(), time: random.next(),
+                sequence: random.count(), time: random.next(),
                 code: EventCode.allCases.randomElement(using: &random) ?? .joined,
                 plex: Bool.random(using: &random) ? PlexIndex(Int.random(in: 0..<8, using: &random)) : nil,
                 errorNumber: Int32(truncatingIfNeeded: random.next()), offset: random.next(), length: random.next(),
@@ -50,6 +50,15 @@ import Testing
         #expect(Int(bytes[27]) == kept.utf8.count)
         event.text = "x" + String(repeating: "é", count: 100)
         #expect(Int(encode(event)[27]) == 183)
+    }
+
+    @Test func sequenceNearTheEndOfTheIntegersIsRejected() {
+        // The next event would have no number.
+        var event = Golden.event
+        event.sequence = Superblock.maximumCount
+        #expect(decode(encode(event)) == event)
+        event.sequence += 1
+        #expect(decode(encode(event)) == nil)
     }
 
     @Test func eventOfAnotherMirrorIsRejected() {

@@ -135,4 +135,23 @@ import Testing
             _ = area.scan()
         }
     }
+
+    @Test func copyOfAnotherPlexIsNotBelievedHoweverNew() throws {
+        // A disk of the same size in the same mirror: its copies pass the checksum here, too.
+        for (sequence, copy) in [(9, 1), (9, 0), (5, 3), (1, 2)] as [(UInt64, Int)] {
+            var area = try area([4, 5])
+            var stray = try Golden.superblock().with(sequence: sequence)
+            stray.plex = stray.record.members[0].uuid
+            area.write(stray, copy: copy)
+            #expect(area.scan() == .forked(sequence: max(5, sequence)))
+        }
+    }
+
+    @Test func plexThatWasBrokenOffBetweenTwoPairsIsFound() throws {
+        // The same plex under the name of another mirror: not a stray.
+        var area = try area([4])
+        let own = try Golden.superblock().with(sequence: 5) { $0.mirror = MirrorUUID(UUID128(high: 7, low: 7)) }
+        area.write(own)
+        #expect(area.scan() == .found(own))
+    }
 }

@@ -97,6 +97,9 @@ extension [UInt8] {
 }
 
 extension XorShift {
+    /// A count that a decoder believes.
+    mutating func count() -> UInt64 { next() >> 2 }
+
     mutating func uuid() -> UUID128 { UUID128(high: next(), low: next()) }
 
     mutating func text(atMost bytes: Int, atLeast minimum: Int = 0) -> String {
@@ -120,10 +123,10 @@ extension XorShift {
         member.cause = FailureCause(
             operation: FailedOperation(rawValue: UInt8.random(in: 0...7, using: &self)) ?? .none,
             errorNumber: Int32(truncatingIfNeeded: next()), offset: next(), time: next())
-        member.readErrors = next()
-        member.writeErrors = next()
-        member.corrected = next()
-        member.spared = next()
+        member.readErrors = count()
+        member.writeErrors = count()
+        member.corrected = count()
+        member.spared = count()
         return member
     }
 
@@ -134,13 +137,13 @@ extension XorShift {
             regionBytes: regionBytes, generation: Generation(uuid()),
             members: slots.prefix(Int.random(in: 1...8, using: &self)).map { member(slot: $0) }, time: next())
         for _ in 0..<Int.random(in: 0...16, using: &self) {
-            record.epoch = next()
+            record.epoch = count()
             record.begin(
                 Generation(uuid()),
                 because: GenerationReason(rawValue: UInt8.random(in: 0...7, using: &self)) ?? .created,
                 inSync: PlexSet(mask: UInt8.random(in: 0...255, using: &self)), time: next())
         }
-        record.epoch = next()
+        record.epoch = count()
         record.updatedTime = next()
         record.isClean = Bool.random(using: &self)
         record.pinned = Bool.random(using: &self) ? PlexIndex(Int.random(in: 0..<8, using: &self)) : nil
@@ -157,7 +160,7 @@ extension XorShift {
         let record = record(dataBytes: data, regionBytes: layout.regionBytes)
         guard let plex = record.configured.members.randomElement(using: &self) else { throw Missing() }
         return Superblock(
-            record: record, plex: record[plex].uuid, sequence: next(), layout: layout,
+            record: record, plex: record[plex].uuid, sequence: count(), layout: layout,
             writer: Superblock.Writer(bootID: uuid(), host: text(atMost: 64)))
     }
 }

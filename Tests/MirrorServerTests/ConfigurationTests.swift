@@ -85,7 +85,10 @@ import Testing
         try #expect(refusedText(line) == "\(key): must hold texts only")
     }
 
-    @Test(arguments: ["disks =", "= 1", "[", "disks = [\"a\"", "degraded = true\ndegraded = false", "degraded = maybe"])
+    @Test(arguments: [
+        "disks =", "= 1", "[", "disks = [\"a\"", "degraded = true\ndegraded = false", "degraded = maybe",
+        "[\n", "[[=", "disks = [}", "[disks]\na = 1", "a.b = 1",
+    ])
     func badTOMLIsRefused(text: String) throws {
         try #expect(refusedText(text).hasPrefix("is no valid TOML: "))
     }
