@@ -114,7 +114,9 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
         losers: .empty, missing: .empty)
     for plex in plexes {
         // A disk laid out for another mirror of the same name can't take this one's blocks.
-        guard let index = record.index(of: plex.superblock.plex), plex.superblock.layout.fits(record) else { continue }
+        guard let index = record.index(of: plex.superblock.plex), plex.superblock.layout.fits(record),
+            plex.record.dataBytes == record.dataBytes, plex.record.regionBytes == record.regionBytes
+        else { continue }
         assembly.found[index] = plex
         if strangers.contains(where: { $0.disk == plex.disk }) {
             assembly.losers.insert(index)

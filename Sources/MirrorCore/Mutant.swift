@@ -75,6 +75,4 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case recoveringMissesWrites
     /// What was copied leaves the missed-write map without a flush (dm-integrity 118ba36).
     case checkpointWithoutFlush
-    /// A disk in sync that was set back while it was in use is taken at its word.
-    case setBackIsBelieved
 }

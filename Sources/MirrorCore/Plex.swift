@@ -103,7 +103,7 @@ extension Mirror {
     /// although its record is the newest, has a torn page or is a disk in an earlier state: what it lacks is not under
     /// any bit. Everything is copied over it, then.
     private mutating func suspectSetBack(_ found: [(PlexIndex, FoundPages)]) {
-        guard !record.isClean, mutant != .setBackIsBelieved,
+        guard !record.isClean,
             let newest = found.max(by: { ($0.1.lastClear, $0.1.sequence) < ($1.1.lastClear, $1.1.sequence) })
         else { return }
         let suspects = PlexSet(

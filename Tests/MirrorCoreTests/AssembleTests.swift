@@ -74,9 +74,15 @@ private func normalised(_ refusal: Refusal) -> Refusal {
     @Test func ancestorWithAHigherEpochIsStillAnAncestor() throws {
         // Its last record was written just before it was expelled, and nobody else got it.
         let alone = freshRecord().next(2, roles: [1: .failed])
-        let late = freshRecord().changed { $0.epoch = 40 }
+        let late = freshRecord().changed { $0.epoch += 1 }
         let assembly = try #require(judge([try found(0, alone), try found(1, late)]).assembly)
         #expect(assembly.current == set(0) && assembly.record == alone)
+        // One that went on in that era did so without us, on a disk that was set back.
+        let other = freshRecord().changed { $0.epoch += 2 }
+        guard case .split = judge([try found(0, alone), try found(1, other)]).refusal else {
+            Issue.record("two epochs beyond the end of the era are no split")
+            return
+        }
     }
 
     @Test func plexOneEpochBehindInTheSameEraIsRebuilt() throws {

@@ -30,7 +30,7 @@ extension JoinBasis {
             $0.epoch = 5
             $0.isClean = false
         }
-        let basis = try basis(of: own, joining: Self.fresh.next(2, roles: [1: .failed])) {
+        let basis = try basis(of: own, joining: own.next(2, roles: [1: .failed])) {
             $0.setPage(sheet: 0, regions: [4, 60], sequence: 33, of: own)
         }
         let evidence = try #require(basis.evidence)

@@ -46,10 +46,21 @@ import Testing
         #expect(bench.replies[1] == .ok && bench.intent(0) == [1] && bench.intent(1) == [1])
     }
 
-    @Test func writeDuringTheClearingWaitsUntilItsBitIsSetAgain() throws {
+    /// To the moment where the pages without the bits are on their way: flushed, and the witness is there.
+    private func clearing() throws -> MirrorBench {
         let bench = try resting()
         bench.tick(afterMilliseconds: 5000)
         bench.settle(holding: { $0.kind == .writeMetadata })
+        for plex in 0...1 {
+            #expect(bench.intent(plex) == [0, 1, 2, 3])
+            bench.complete(.writeMetadata, on: plex)
+        }
+        #expect(bench.waiting(.writeMetadata).map(\.plex) == [0, 1] && bench.intent(0) == [0, 1, 2, 3])
+        return bench
+    }
+
+    @Test func writeDuringTheClearingWaitsUntilItsBitIsSetAgain() throws {
+        let bench = try clearing()
         bench.send(1, .write)
         #expect(bench.waiting(.write).isEmpty)
         bench.settle(holding: { $0.kind == .write })
@@ -80,7 +91,7 @@ import Testing
     }
 
     /// Two plexes, and no more: the other one is the last good copy.
-    @Test func plexWhoseFlushFailsKeepsTheBitsUntilItIsOutAndTheyAreInItsMap() throws {
+    @Test func plexWhoseFlushFailsKeepsTheBitsUntilItIsOutAndIsCopiedInFull() throws {
         let bench = try resting()
         bench.tick(afterMilliseconds: 5000)
         bench.complete(.flush, on: 0)
@@ -88,7 +99,8 @@ import Testing
         bench.settle()
         #expect(bench.intent(0) == [0, 1, 2, 3] && bench.recorded(0)?.inSync == set(0))
         bench.rest()
-        #expect(bench.intent(0).isEmpty && bench.missed(1) == [0, 1, 2, 3])
+        // A flush that was under way beside it may have said yes to what was lost: it is copied in full.
+        #expect(bench.intent(0).isEmpty && bench.record[PlexIndex(1)].missedWriteMap == nil)
     }
 
     @Test func flushThatFailsOnAllClearsNothingEver() throws {
@@ -116,8 +128,7 @@ import Testing
 
     /// A clearing that is lost with the power does no harm, and neither does half of one.
     @Test func clearingThatReachedOnePlexOnlyLeavesTheRegionDirty() throws {
-        let bench = try resting()
-        bench.tick(afterMilliseconds: 5000)
+        let bench = try clearing()
         bench.settle(holding: { $0.kind == .writeMetadata && $0.plex == 1 })
         #expect(bench.intent(0).isEmpty && bench.intent(1) == [0, 1, 2, 3])
         let restarted = try bench.restarted()
@@ -125,8 +136,7 @@ import Testing
     }
 
     @Test func plexThatFailsTheClearingIsExpelled() throws {
-        let bench = try resting()
-        bench.tick(afterMilliseconds: 5000)
+        let bench = try clearing()
         bench.settle(failing: { $0.isPage && $0.plex == 1 ? .media : nil })
         #expect(bench.recorded(0)?.inSync == set(0) && bench.intent(0).isEmpty)
         // The bits were cleared when both had everything: plex 1 misses what is written from now on.

@@ -56,7 +56,7 @@ import Testing
         try bench.rejoin(3)
         bench.settle()
         #expect(bench.regionsCopied(to: 3) == Array(0..<64) && bench.recorded(3)?.inSync == set(0, 3))
-        #expect(bench.events.last { $0.code == .joined }?.text.contains("nobody counted what it missed") == true)
+        #expect(bench.events.last { $0.code == .joined }?.text.contains("what it lacks was not counted") == true)
     }
 
     @Test func slotIsFreeAgainWhenItsPlexIsInSyncOrForgotten() throws {

@@ -21,7 +21,7 @@ import Testing
         bench.settle()
         bench.tick(afterMilliseconds: 5000)
         bench.settle(holding: { $0.isPage && $0.plex == 0 })
-        #expect(bench.waiting(.writeMetadata).count == 1 && bench.intent(0) == [7, 30])
+        #expect(bench.waiting(.writeMetadata).count == 2 && bench.intent(0) == [7, 30])
         bench.send(1, .write, 30 * Self.region)
         bench.settle(holding: { $0.isPage && $0.plex == 0 }, failing: { $0.plex == 1 ? .media : nil })
         bench.settle()

@@ -56,8 +56,8 @@ import Testing
         var random = XorShift(seed: 0xB17)
         for round in 0..<500 {
             let page = BitmapPage(
-                sheet: UInt8.random(in: 0...7, using: &random), index: random.next(), sequence: random.next(),
-                lastClear: random.next(), generation: Generation(random.uuid()), absence: random.next())
+                sheet: UInt8.random(in: 0...7, using: &random), index: random.next(), sequence: random.count(),
+                lastClear: random.count(), generation: Generation(random.uuid()), absence: random.next())
             let count = Int.random(in: 0...BitmapPage.wordCount, using: &random)
             let mirror = MirrorUUID(random.uuid())
             let bits = (0..<count).map { _ in random.next() }

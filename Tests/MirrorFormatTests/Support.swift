@@ -118,7 +118,7 @@ extension XorShift {
             uuid: PlexUUID(uuid()), role: Role.allCases.filter { $0 != .absent }.randomElement(using: &self) ?? .stale)
         if slot < Layout.missedWriteMapCount, Bool.random(using: &self) {
             member.missedWriteMap = MissedWriteMap(
-                slot: slot, id: next(), startsFull: Bool.random(using: &self), epoch: next(), lastClear: next())
+                slot: slot, id: next(), startsFull: Bool.random(using: &self), epoch: count(), lastClear: count())
         }
         member.cause = FailureCause(
             operation: FailedOperation(rawValue: UInt8.random(in: 0...7, using: &self)) ?? .none,

@@ -9,6 +9,8 @@ struct ExplorationTests {
     private func explore(_ steps: [ScriptStep], mutant: Mutant = .none) -> Exploration {
         var bounds = Exploration.Bounds()
         bounds.steps = steps.count
+        bounds.outcomesPerDisk = 6
+        bounds.statesPerMoment = 12
         let exploration = Exploration(bounds, mutant: mutant)
         exploration.run(only: steps)
         return exploration
@@ -48,8 +50,9 @@ struct ExplorationTests {
         let simulation = Simulation(Options(seed: 0), world: world, pilot: Pilot(), limits: .steered)
         #expect(simulation.startSteered())
         simulation.perform(.write(0..<24))
-        // The dirty mark first: two copies on each plex, each lost, torn or kept; and all torn.
-        #expect(simulation.remains(of: 0, powerFails: true, limit: 36).count == 3 * 3 + 1)
+        // The dirty mark and the bit first: two copies of the superblock and a page on each plex, each lost, torn or kept;
+        // and all torn.
+        #expect(simulation.remains(of: 0, powerFails: true, limit: 36).count == 3 * 3 * 3 + 1)
         simulation.turn(until: { simulation in
             simulation.flights.contains { $0?.operation.kind == .write }
         })

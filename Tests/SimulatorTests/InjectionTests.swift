@@ -8,14 +8,14 @@ internal import Testing
 struct InjectionTests {
     @Test(arguments: Injection.scenarioNames)
     func failedCallBreaksNoRule(scenario: String) {
-        let row = Injection().run(scenario, every: 997)
+        let row = Injection().run(scenario, every: 4001)
         #expect(row.calls > 10 && row.single + row.common > 0)
         #expect(row.findings.isEmpty, "\(row.findings)")
     }
 
     /// After a flush that failed on one plex, and was believed, the clients' data is gone.
     @Test func brokenEngineIsFoundOut() {
-        let row = Injection(mutant: .hideFlushError).run("normal", calls: 18...18)
+        let row = Injection(mutant: .hideFlushError).run("normal", calls: 24...24)
         #expect(row.findings.first?.violation.rule == "R7")
     }
 }
