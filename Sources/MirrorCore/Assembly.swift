@@ -177,7 +177,11 @@ private func leader(of plexes: [FoundPlex], _ options: AssemblyOptions) -> Found
         return plexes.min { index(of: $0) < index(of: $1) }
     }
     if let keep = options.keep, let kept = plexes.first(where: { $0.superblock.plex == keep }) { leader = kept }
-    for plex in plexes where supersedes(plex, leader) { leader = plex }
+    // Beyond the reach of the histories only neighbours can be compared, so one round may stop short of the end.
+    for _ in plexes {
+        guard let next = plexes.first(where: { supersedes($0, leader) }) else { break }
+        leader = next
+    }
     return leader
 }
 
@@ -186,7 +190,8 @@ private func index(of plex: FoundPlex) -> UInt8 { plex.record.index(of: plex.sup
 /// Whether one knows all that the other does, and more.
 ///
 /// The history tells, as far as it reaches back. Beyond that: a plex whose own record still lists another as in
-/// sync never went on without it, so if the other's record has it out of the set, the other is fresher.
+/// sync never went on without it, so if the other's record has it out of the set, the other is fresher; unless its
+/// epoch is lower: then it is a disk in an earlier state, from a time when the first was out.
 private func supersedes(_ plex: FoundPlex, _ other: FoundPlex) -> Bool {
     let record = plex.record
     if record.generation == other.record.generation { return record.epoch > other.record.epoch }
@@ -194,18 +199,25 @@ private func supersedes(_ plex: FoundPlex, _ other: FoundPlex) -> Bool {
         return record.descends(from: other.record)
     }
     if other.record.history.contains(where: { $0.generation == record.generation }) { return false }
-    return lists(other.record, plex) && record.index(of: other.superblock.plex) != nil && !lists(record, other)
+    return record.epoch >= other.record.epoch && lists(other.record, plex)
+        && record.index(of: other.superblock.plex) != nil && !lists(record, other)
 }
 
 private func lists(_ record: Record, _ plex: FoundPlex) -> Bool {
     record.index(of: plex.superblock.plex).map { record[$0].role == .inSync } ?? false
 }
 
-/// Those whose records are no ancestors of the leader's.
+/// Those whose records are no ancestors of the leader's, nor of its ancestors'.
 private func strangers(_ plexes: [FoundPlex], leader: FoundPlex) -> [FoundPlex] {
-    plexes.filter { plex in
-        isFork(plex, leader) || (plex.record.generation != leader.record.generation && !supersedes(leader, plex))
+    var strangers = plexes.filter { isFork($0, leader) || $0.record.generation != leader.record.generation }
+    var family = plexes.filter { plex in !strangers.contains { $0.disk == plex.disk } }
+    while let found = strangers.first(where: { plex in
+        !isFork(plex, leader) && family.contains { supersedes($0, plex) }
+    }) {
+        strangers.removeAll { $0.disk == found.disk }
+        family.append(found)
     }
+    return strangers
 }
 
 private func split(_ plexes: [FoundPlex], _ strangers: [FoundPlex], leader: FoundPlex) -> Refusal {

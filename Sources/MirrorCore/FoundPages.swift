@@ -62,6 +62,11 @@ package struct FoundPages: Sendable {
         sheets.reduce(0) { $1.headers.reduce($0) { max($0, $1?.sequence ?? 0) } }
     }
 
+    /// The era in which the newest page was written.
+    package var generation: Generation? {
+        sheets.lazy.flatMap(\.headers).compactMap(\.self).max { $0.sequence < $1.sequence }?.generation
+    }
+
     /// What every disk in sync must have: one whose `sequence` is lower was set back.
     package var lastClear: UInt64 { sheets[0].headers.reduce(0) { max($0, $1?.lastClear ?? 0) } }
 

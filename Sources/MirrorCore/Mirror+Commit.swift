@@ -179,6 +179,7 @@ extension Mirror {
         guard let snapshot = commit.snapshot else { preconditionFailure("a round without a record") }
         possibleInSync = snapshot.inSync
         durableEpoch = snapshot.epoch
+        durableGeneration = snapshot.generation
         loneIsEqual()
         for plex in snapshot.inSync.intersection(recovering).intersection(written).members { promoted(plex) }
         for plex in joining.intersection(written).members { joined(plex) }

@@ -35,7 +35,7 @@ extension Mirror {
         }
         tracking.begin(
             write, page: page, targets: targets, holders: participants.subtracting(stale),
-            generation: record.generation)
+            generation: durableGeneration)
         if mutant == .intentOnOnePlex {
             tracking.writes[write].pending = PlexSet(targets.first ?? PlexIndex(0))
             tracking.writes[write].holders = participants

@@ -63,6 +63,8 @@ package struct Mirror: ~Copyable {
     var possibleInSync: PlexSet
     /// Of the last record that all plexes in use have.
     var durableEpoch: UInt64
+    /// Of the same record. A page names no era that no superblock names.
+    var durableGeneration: Generation
     /// Working plexes may differ in the regions of `resync.unequal`; reads there come from `record.pinned` (R7).
     var hasUnequal = false
 
@@ -118,6 +120,7 @@ package struct Mirror: ~Copyable {
         plexes = Array(repeating: Plex(), count: PlexSet.capacity)
         possibleInSync = assembly.record.inSync
         durableEpoch = assembly.record.epoch
+        durableGeneration = assembly.record.generation
         let slotCount = limits.requests + limits.internalRequests
         precondition(slotCount < 65_536)
         locks = RangeLock(capacity: slotCount)

@@ -60,6 +60,11 @@ package enum JoinBasis: Sendable {
                     listsItselfInSync: true))
             return
         }
+        guard let era = pages.generation, own.knows(era) || record.knows(era) else {
+            // The newest superblocks are lost, and what they said of a split with them.
+            self = .everything("its bitmap was written in a later state than its superblocks show")
+            return
+        }
         let listsItself = own.index(of: superblock.plex).map { own[$0].role == .inSync } ?? false
         var evidence = PlexEvidence(
             epoch: own.epoch, sequence: pages.sequence, changes: pages.regions(sheet: 0, nil, isClean: own.isClean),

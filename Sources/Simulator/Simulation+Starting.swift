@@ -115,6 +115,9 @@ extension Simulation {
             return true
         case .refused(let refusal):
             note("refused: \(refusal)")
+            for disk in present {
+                note("disk \(disk): \(String(describing: disks[disk].summary)), lost epoch \(disks[disk].lostEpoch)")
+            }
             return startRefused(refusal, plexes, present, truth, options)
         }
     }
@@ -146,7 +149,8 @@ extension Simulation {
             // Set back to what it was then, or never told.
             loser = loser ?? present.first { disks[$0].summary.map { lostSides.contains($0.generation) } ?? false }
             if loser != nil {
-                return options.isReadOnly ? false : resolve(plexes, present.filter { isTruth($0) }, options)
+                // The side that goes on has to be there.
+                return options.isReadOnly || !truth ? false : resolve(plexes, present.filter { isTruth($0) }, options)
             }
             if forgetAncient(present) { return false }
             fail("R11", "split brain is diagnosed in a legal history: \(refusal)")

@@ -204,6 +204,37 @@ private func normalised(_ refusal: Refusal) -> Refusal {
         #expect(alone.participants == set(0))
     }
 
+    /// An era so old that no history names it.
+    private func forgotten(_ record: Record) -> Record { record.changed { $0.history = [] } }
+
+    /// Seeds 7703 and 34991: the ancient disk can be compared with plex 1 only, and plex 1 with plex 0.
+    @Test func freshestLeadsAlthoughAnAncientDiskCanBeComparedWithAnotherOnly() throws {
+        let ancient = freshRecord([.absent, .inSync, .inSync])
+        let now = forgotten(
+            freshRecord([.inSync, .recovering, .failed]).next(40).changed { $0.epoch = 70 })
+        let next = now.changed { $0.epoch = 71 }
+        let assembly = try #require(
+            judge([try found(0, next), try found(1, now), try found(2, ancient)]).assembly)
+        #expect(assembly.record.epoch == 71 && assembly.current == set(0) && assembly.recovering == set(1))
+    }
+
+    /// Seed 6053: plex 1 was set back to a time when plex 0 was out, so long ago that no history tells. It must not be
+    /// taken for the one that went on without plex 0.
+    @Test func diskSetBackBeyondAllHistoriesDoesNotLead() throws {
+        let now = forgotten(freshRecord().next(50).changed { $0.epoch = 133 })
+        let then = forgotten(freshRecord([.recovering, .inSync]).next(30).changed { $0.epoch = 65 })
+        let plexes = [try found(0, now), try found(1, then)]
+        guard case .split = judge(plexes, allowDegraded: true).refusal else {
+            Issue.record("a disk in an earlier state was believed")
+            return
+        }
+        var options = AssemblyOptions()
+        options.allowDegraded = true
+        options.keep = plexUUID(0)
+        let assembly = try #require(assemble(plexes, options: options).assembly)
+        #expect(assembly.current == set(0) && assembly.losers == set(1))
+    }
+
     @Test func forgottenPlexThatComesBackIsNotFound() throws {
         let alone = freshRecord().changed { $0[PlexIndex(1)] = .absent }.next(2, because: .removed)
         let assembly = try #require(judge([try found(0, alone), try found(1, freshRecord())]).assembly)

@@ -74,6 +74,18 @@ extension JoinBasis {
         #expect(try basis(of: other, joining: Self.fresh).reason == "it belonged to another mirror")
     }
 
+    /// Seed 45880: it had gone on alone, and then lost the superblocks that told of it.
+    @Test func memberWhosePagesAreOfAnEraThatItsSuperblockDoesNotKnowGetsEverything() throws {
+        let later = Self.fresh.next(7)
+        let record = Self.fresh.next(2, roles: [1: .failed])
+        for (era, expected) in [(later, true), (Self.fresh, false), (record, false)] {
+            let basis = try basis(of: Self.fresh, joining: record) {
+                $0.setPage(sheet: 0, regions: [4], sequence: 33, of: era)
+            }
+            #expect((basis.reason == "its bitmap was written in a later state than its superblocks show") == expected)
+        }
+    }
+
     // MARK: a copy that was broken off
 
     private func copy(_ change: (inout Record) -> Void = { _ in }) throws -> JoinBasis {
