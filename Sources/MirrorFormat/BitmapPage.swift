@@ -14,8 +14,8 @@ internal import Bytes
 /// | 12 | 1 | sheet |
 /// | 16 | 8 | page within the sheet |
 /// | 24 | 8 | sequence: number of the page write that made these contents, counted over all pages of the mirror |
-/// | 32 | 8 | last clear: the highest such number of a write that cleared a bit anywhere, when this was written |
-/// | 40 | 16 | generation at that time |
+/// | 32 | 8 | last clear: number of a page that is on every disk in sync (maps: on the disk that is counted for) |
+/// | 40 | 16 | generation of the record that was on disk then |
 /// | 56 | 8 | sheet 0: zero; maps: the id of the absence that is counted (`MissedWriteMap.id`), 0: none |
 /// | 64 | 4,032 | bits |
 ///
