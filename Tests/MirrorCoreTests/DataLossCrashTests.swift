@@ -82,8 +82,7 @@ import Testing
         bench.complete(.write, on: 0, at: 4)
     }
 
-    /// The last record had reached plex 0 only, as a round that counts errors may. The others joined, but waited for a
-    /// page that nobody wrote.
+    /// The last record, which told of no more than a read error, had reached plex 0 only. The others stayed out.
     @Test func plexesThatLackTheLastRecordJoinByThemselves() throws {
         let bench = try DataBench(plexes: 3)
         bench.tick(afterMilliseconds: 20_000)
