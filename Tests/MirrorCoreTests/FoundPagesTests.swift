@@ -78,6 +78,21 @@ import Testing
         #expect(pages.sequence == 9 && pages.lastClear == 3)
     }
 
+    @Test func whatAMapAsksOfItsDiskIsTheHighestOfItsPagesOfThatAbsence() throws {
+        let pages = try pages { image in
+            image.setPage(sheet: 0, 0, regions: [], sequence: 40, lastClear: 39, of: Self.record)
+            image.setPage(sheet: 3, 0, regions: [], absence: 77, lastClear: 4, of: Self.record)
+            image.setPage(sheet: 3, 1, regions: [], absence: 77, lastClear: 6, of: Self.record)
+            image.setPage(sheet: 3, 2, regions: [], absence: 76, lastClear: 8, of: Self.record)
+            image.setPage(sheet: 3, 3, regions: [], absence: 77, lastClear: 9, of: Self.record)
+            image.damagePage(sheet: 3, 3)
+            image.setPage(sheet: 4, 0, regions: [], absence: 77, lastClear: 7, of: Self.record)
+        }
+        #expect(pages.required(by: Self.map) == 6 && pages.required(by: Self.fullMap) == 6)
+        let other = MissedWriteMap(slot: 2, id: 75, startsFull: false, epoch: 1, lastClear: 0)
+        #expect(pages.required(by: other) == 0)
+    }
+
     @Test func pagesThatWereNotReadAreUnreadable() throws {
         let superblock = try found(0, Self.record, bitsPerPage: 64).superblock
         let pages = FoundPages(of: superblock, bitsPerPage: 64)

@@ -86,6 +86,16 @@ extension JoinBasis {
         }
     }
 
+    /// The era in which it was expelled ended with epoch 1. Epoch 2 may be a record that nobody else got.
+    @Test func memberThatWentOnInAnEraAfterItsEndIsAnotherSide() throws {
+        let record = Self.fresh.next(2, roles: [1: .failed])
+        let cutOff = Self.fresh.changed { $0.epoch = 2 }
+        #expect(try basis(of: cutOff, joining: record).evidence?.epoch == 2)
+        let wentOn = Self.fresh.changed { $0.epoch = 3 }
+        let reason = try basis(of: wentOn, joining: record).reason
+        #expect(reason == "nobody counted what it changed while it went on alone")
+    }
+
     // MARK: a copy that was broken off
 
     private func copy(_ change: (inout Record) -> Void = { _ in }) throws -> JoinBasis {

@@ -48,6 +48,18 @@ extension MirrorBench {
         return regions.sorted()
     }
 
+    /// Which sheet the operation writes a page of; nil: none.
+    func sheet(_ operation: Operation) -> Int? {
+        guard operation.isPage, let layout = disks[operation.plex]?.layout else { return nil }
+        return (0..<FoundPages.sheetCount).first { layout.pageOffset(sheet: $0, index: 0) == operation.offset }
+    }
+
+    /// The sheets of the pages that are on their way, in ascending order; of a mirror with one page per sheet.
+    var pagesWaiting: [Int] { waiting(.writeMetadata).compactMap(sheet).sorted() }
+
+    /// Nil: damaged, or never written.
+    func page(_ plex: Int, sheet: Int) -> BitmapPage? { disks[plex]?.page(sheet: sheet, of: record.mirror) }
+
     /// Joins the disk of a plex that was in use before.
     @discardableResult
     func rejoin(_ plex: Int) throws -> UInt64 { command(.join(PlexIndex(plex), try attachment(plex))) }

@@ -9,7 +9,9 @@ import Testing
 
     /// Plex 1 missed regions 8, 20, 40 and 50; its map says so. It is joining: 8 and 20 are copied, the write of 40 is
     /// under way.
-    private func halfWay() throws -> MirrorBench {
+    ///
+    /// - Parameter dirty: regions that it missed as well, but whose bits are still set.
+    private func halfWay(dirty: [Int] = []) throws -> MirrorBench {
         var limits = Limits()
         limits.resyncWindowsIdle = 1
         let bench = try MirrorBench(freshRecord(regionBytes: Self.region), limits: limits)
@@ -20,6 +22,9 @@ import Testing
         bench.write(regions: [8, 20, 40, 50])
         bench.rest()
         #expect(bench.missed(1) == [8, 20, 40, 50])
+        bench.write(regions: dirty)
+        bench.tick(afterMilliseconds: 5000)
+        #expect(bench.pending.isEmpty && bench.intent(0) == dirty)
         try bench.rejoin(1)
         bench.settle(holding: isTheThird)
         #expect(bench.regionsCopied(to: 1) == [8, 20, 40] && bench.waiting(.write).count == 1)
@@ -74,6 +79,31 @@ import Testing
         // Nothing that it was given is believed any more.
         let failed = bench.record[PlexIndex(1)]
         #expect(failed.missedWriteMap == nil && failed.role == .failed)
+    }
+
+    /// What is noted as copied is asked for: the witness is on both disks before the note, the note before a bit goes.
+    @Test func noteIsTakenWhenBothHaveTheWitnessAndBitsAreClearedWhenBothHaveTheNote() throws {
+        let bench = try halfWay(dirty: [60])
+        bench.tick(afterMilliseconds: 5000)
+        bench.settle(holding: { isTheThird($0) || $0.isPage })
+        let slot = Int(try #require(bench.record[PlexIndex(1)].missedWriteMap).slot)
+        #expect(bench.pagesWaiting == [0, 0])
+        for plex in [0, 1] {
+            #expect(bench.missed(1) == [8, 20, 40, 50, 60] && bench.intent(0) == [60] && bench.intent(1) == [60])
+            bench.complete(.writeMetadata, on: plex)
+        }
+        let witness = try #require(bench.page(0, sheet: 0)?.sequence)
+        #expect(bench.page(1, sheet: 0)?.sequence == witness && bench.pagesWaiting == [slot + 1, slot + 1])
+        for plex in [0, 1] {
+            #expect(bench.intent(0) == [60] && bench.intent(1) == [60])
+            bench.complete(.writeMetadata, on: plex)
+            #expect(bench.missed(1, accordingTo: plex) == [40, 50, 60])
+            #expect(bench.page(plex, sheet: slot + 1)?.lastClear == witness)
+        }
+        #expect(bench.pagesWaiting == [0, 0])
+        bench.settle(holding: isTheThird)
+        #expect(bench.intent(0).isEmpty && bench.intent(1).isEmpty)
+        #expect(bench.page(0, sheet: 0)?.lastClear == witness && bench.page(1, sheet: 0)?.lastClear == witness)
     }
 
     @Test func regionCopiedAfterTheFlushBeganIsNotNoted() throws {

@@ -43,6 +43,19 @@ import Testing
         #expect(bench.replies[1] == .ok && bench.isStopped && bench.recorded(0)?.isClean == true)
     }
 
+    /// Nothing is cleared, so nobody has to see a witness of it.
+    @Test func stopWithoutAnyBitWritesNoPage() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        for _ in 0..<2 { bench.rest() }
+        #expect(bench.intent(0).isEmpty && bench.recorded(0)?.isClean == false)
+        bench.clearTrace()
+        bench.command(.stop)
+        bench.settle()
+        #expect(bench.isStopped && bench.recorded(1)?.isClean == true && bench.submitted(.flush).count == 2)
+        #expect(bench.submitted(.writeMetadata).filter(\.isPage).isEmpty)
+    }
+
     @Test func stopWhoseFlushFailsOnOnePlexExpelsItAndIsCleanOnTheOther() throws {
         let bench = try MirrorBench()
         bench.dirty()

@@ -81,4 +81,19 @@ import Testing
         // What a map asks for is asked of one disk only.
         #expect(tracking.sequence > 501 + 1000 && tracking.lastClear == 400)
     }
+
+    @Test func whatAMapAsksIsTheHighestThatAnyDiskOrTheRecordSays() throws {
+        let changes: [(inout DiskImage) -> Void] = [
+            { $0.setPage(sheet: 3, 0, regions: [], absence: 77, sequence: 20, lastClear: 12, of: Self.record) },
+            { image in
+                image.setPage(sheet: 3, 1, regions: [], absence: 77, sequence: 21, lastClear: 8, of: Self.record)
+                image.setPage(sheet: 3, 2, regions: [], absence: 76, sequence: 22, lastClear: 19, of: Self.record)
+            },
+        ]
+        for (recorded, expected) in [(UInt64(5), UInt64(12)), (15, 15)] {
+            let map = MissedWriteMap(slot: 2, id: 77, startsFull: false, epoch: 1, lastClear: recorded)
+            let tracking = try adopted(maps: [map], changes)
+            #expect(tracking.required == [0, 0, expected, 0, 0, 0, 0] && tracking.lastClear == 0)
+        }
+    }
 }

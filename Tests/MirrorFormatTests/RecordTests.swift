@@ -49,6 +49,25 @@ import Testing
         #expect(record.configured == PlexSet(mask: 2))
     }
 
+    /// The era ended with epoch 7. A record of epoch 8 may be one that power failed on; who has written another did go on.
+    @Test(arguments: [(1, true), (7, true), (8, true), (9, false), (1000, false)] as [(UInt64, Bool)])
+    func recordOfAPastEraIsAnAncestorUpToOneEpochBehindItsEnd(epoch: UInt64, isAncestor: Bool) {
+        var other = record()
+        other.epoch = epoch
+        var record = record()
+        record.epoch = 7
+        for number in UInt64(2)...5 {
+            record.begin(Generation(UUID128(high: 0, low: number)), because: .expelled, inSync: .empty, time: 0)
+            record.epoch += 100
+        }
+        #expect(record.descends(from: other) == isAncestor && record.knows(other.generation))
+        // It is of the same era, whoever is ahead.
+        other.generation = record.generation
+        #expect(record.descends(from: other))
+        other.generation = Generation(UUID128(high: 0, low: 99))
+        #expect(!record.descends(from: other) && !record.knows(other.generation))
+    }
+
     @Test func indexOfAnAbsentMemberIsNil() {
         var record = record()
         #expect(record.index(of: PlexUUID(UUID128(high: 2, low: 2))) == PlexIndex(1))
