@@ -51,6 +51,12 @@ extension Mirror {
     /// A read came back with all its bytes.
     mutating func readSucceeded(_ index: Int, _ plex: PlexIndex) {
         plexes[Int(plex.value)].readsInFlight -= 1
+        if mayAnotherKnowBetter(than: plex) {
+            slots[index].resumeStep = slots[index].step
+            slots[index].step = .promotionWait
+            commit.needsWake = true
+            return
+        }
         let transfer = slots[index].transfer
         guard canServe(plex, offset: transfer.offset, length: transfer.length) else {
             // It was expelled meanwhile (R12), or another plex answers for all now: then it is no failure of
@@ -76,6 +82,12 @@ extension Mirror {
                 equaliseBehindRead(index)
             }
         }
+    }
+
+    /// The plex may have dropped what it could not flush. It is kept while there is no better one, but one is just being
+    /// recorded as such.
+    func mayAnotherKnowBetter(than plex: PlexIndex) -> Bool {
+        plexes[Int(plex.value)].flushFailed && isAnyPromoting(among: recovering) && mutant != .hideFlushError
     }
 
     /// R7: what is about to be told becomes true on every plex, durably, before it is told: one stretch of regions

@@ -227,9 +227,10 @@ extension Mirror {
         recovering.remove(plex)
         working.insert(plex)
         if mutant != .hideFlushError {
-            // They were kept while there was no better one.
+            // They were kept while there was no better one. What others got from them meanwhile is copied again.
             for failed in working.members where plexes[Int(failed.value)].flushFailed {
                 expel(failed, operation: .flush, plexes[Int(failed.value)].lastFailure, offset: 0)
+                rewindResync(tracking.intent)
             }
         }
         log(

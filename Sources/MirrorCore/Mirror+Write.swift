@@ -253,7 +253,8 @@ extension Mirror {
         if slots[index].transfer.kind == .queryAllocation {
             plexes[Int(plex.value)].readsInFlight -= 1
             let request = slots[index].request
-            let holds = canServe(plex, offset: request.offset, length: request.length)
+            let holds =
+                canServe(plex, offset: request.offset, length: request.length) && !mayAnotherKnowBetter(than: plex)
             finish(index, holds ? .ok : .allAllocated)
         } else {
             readSucceeded(index, plex)
@@ -303,8 +304,12 @@ extension Mirror {
         plexes.intersection(recovering).members.contains { record[$0].role == .inSync }
     }
 
-    /// The promotion that a flush waits for has happened, or has failed.
-    mutating func promotionEnded(_ index: Int) { fanOutFinished(index) }
+    /// The promotion that a flush or a read waits for has happened, or has failed.
+    mutating func promotionEnded(_ index: Int) {
+        guard slots[index].transfer.kind == .read else { return fanOutFinished(index) }
+        slots[index].step = slots[index].resumeStep
+        submitRead(index)
+    }
 
     func operationName(_ index: Int) -> FailedOperation {
         switch slots[index].transfer.kind {

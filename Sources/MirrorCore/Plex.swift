@@ -74,6 +74,7 @@ extension Mirror {
             return
         }
         for plex in assembly.participants.members { attach(plex, assembly) }
+        leaveOutEpochs(assembly)
         // A plex that is trusted again is not at risk for what it said in an earlier life; the counters stay.
         for plex in working.members { record[plex].cause = .none }
         if mustEqualise { beginUnequal(tracking.intent) } else { record.pinned = nil }
@@ -130,7 +131,7 @@ extension Mirror {
     private mutating func missAtOpen(_ missing: PlexSet) {
         for plex in record.plexes(in: .recovering).members where plexes[Int(plex.value)].attachment == nil {
             record[plex].role = .stale
-            goOnCounting(plex, epoch: record.epoch)
+            goOnCounting(plex, epoch: durableEpoch)
             // On record, or its disk would have to show every clearing from now on to be given the rest only.
             wantCommit()
         }
@@ -138,7 +139,7 @@ extension Mirror {
         for plex in missing.members {
             record[plex].role = .stale
             record[plex].cause = FailureCause(operation: .absence, time: now.unixNanoseconds)
-            startCounting(plex, epoch: record.epoch)
+            startCounting(plex, epoch: durableEpoch)
         }
         commit.beginGeneration(.startedDegraded)
         log(.startedDegraded, text: "started without plex \(list(missing))")
@@ -199,6 +200,15 @@ extension Mirror {
     /// count, for the next update has to go to the other pair.
     mutating func leaveOutNumbers(_ plex: PlexIndex) {
         plexes[Int(plex.value)].attachment?.sequence += 2 * (1 + entropy.next() % (1 << 20))
+    }
+
+    /// In the same way sectors of an update that was cut off may come together later, as a record of the epoch that it
+    /// had. Beside another record of that epoch it would be a fork, and the mirror split.
+    private mutating func leaveOutEpochs(_ assembly: Assembly) {
+        for plex in assembly.participants.subtracting(assembly.losers).members {
+            guard let superblock = assembly.found[plex]?.superblock else { continue }
+            record.epoch = max(record.epoch, superblock.attempt.epoch)
+        }
     }
 
     /// Marks the plex's disk for closing; it happens when its last operation has come back.

@@ -36,7 +36,8 @@ struct Slot {
         case failureRecord
         /// Reading goes on when the record names another source.
         case pinRecord
-        /// A flush failed everywhere but on a plex that is just being recorded as in sync.
+        /// A flush failed everywhere but on a plex that is just being recorded as in sync, or the source of a read may
+        /// know less than such a one.
         case promotionWait
     }
 

@@ -328,6 +328,9 @@ struct WriteTracking {
         }
         // Numbers that were used up by writes of which no trace is left.
         sequence += 4096
+        // What a disk that is behind must show may have stood on a page that nobody can read: no disk shows enough.
+        if (0..<pagesPerSheet).contains(where: { page in isLost(sheet: 0, page, found) }) { lastClear = sequence }
+        for map in used where isLost(sheet: Int(map.slot) + 1, 0, found) { required[Int(map.slot)] = sequence }
         for page in pages.indices { judge(page, found) }
     }
 
@@ -346,6 +349,10 @@ struct WriteTracking {
             }
         }
         if sheet == 0 { intent = union } else { maps[sheet - 1] = union }
+    }
+
+    private func isLost(sheet: Int, _ page: Int, _ found: [(PlexIndex, FoundPages)]) -> Bool {
+        found.allSatisfy { $0.1.header(sheet: sheet, page: page) == nil }
     }
 
     /// A page is written anew wherever it is not what it should be.

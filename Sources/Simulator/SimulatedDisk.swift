@@ -248,7 +248,9 @@ struct SimulatedDisk {
 
     /// One copy was written. If it is good and no older than the newest, the others need not be read again.
     private mutating func scan(changed copy: Int) {
-        guard let head, let found = decoded(copy), found.sequence > head.sequence || found == head else {
+        guard let head, head.attempt.epoch == 0, let found = decoded(copy),
+            found.sequence > head.sequence || found == head
+        else {
             return scan()
         }
         self.head = found
@@ -277,13 +279,15 @@ struct SimulatedDisk {
 
     /// Flips bytes of the chosen copies.
     mutating func damage(copies: [Int], random: inout Random) {
-        let before = summary?.epoch ?? 0
+        let before = summary
         for copy in copies {
             let base = copy * Int(Layout.superblockSpacingBytes)
             superblocks[base + random.below(Superblock.byteCount)] ^= UInt8(1 + random.below(255))
         }
         scan()
-        if (summary?.epoch ?? 0) < before { lostEpoch = before }
+        guard let before, summary?.generation != before.generation || summary?.epoch != before.epoch else { return }
+        // Epochs of two sides of a split can't be compared: whatever it shows now is too old.
+        lostEpoch = max(before.epoch, (summary?.epoch ?? 0) + 1)
     }
 
     // MARK: bitmap and maps
@@ -366,6 +370,14 @@ struct SimulatedDisk {
             for index in bytes.indices { superblocks[base + index] = bytes[index] }
         }
         scan()
+    }
+
+    /// For the trace.
+    var state: String {
+        guard let summary else { return "without a superblock" }
+        return "epoch \(summary.epoch) of \(summary.generation), plex \(summary.own.map { "\($0)" } ?? "-"), "
+            + "in sync \(summary.inSync.members), clean \(summary.isClean), page \(pages?.sequence ?? 0), "
+            + "last clear \(pages?.lastClear ?? 0), lost epoch \(lostEpoch)"
     }
 
     // MARK: time travel

@@ -24,7 +24,10 @@ extension Simulation {
         case 3 where profile.has(.badSectors): spoil(random.below(disks.count))
         default:
             let disk = random.below(disks.count)
-            if profile.has(.rollBack), disk != loser { disks[disk].takeSnapshot() }
+            if profile.has(.rollBack), disk != loser {
+                disks[disk].takeSnapshot()
+                note("snapshot of disk \(disk), \(disks[disk].state)")
+            }
         }
     }
 

@@ -27,7 +27,7 @@ extension Simulation {
                 disks.indices.allSatisfy({ !disks[$0].isAway && isWhole($0) })
             {
                 count(.rollBack)
-                note("disk \(disk) is rolled back")
+                note("disk \(disk) is rolled back, \(disks[disk].state)")
                 disks[disk].rollBack()
                 mustShowAll = true
             } else if profile.has(.damagedSuperblock), !mustShowAll {
@@ -116,7 +116,7 @@ extension Simulation {
         case .refused(let refusal):
             note("refused: \(refusal)")
             for disk in present {
-                note("disk \(disk): \(String(describing: disks[disk].summary)), lost epoch \(disks[disk].lostEpoch)")
+                note("disk \(disk): \(disks[disk].state)")
             }
             return startRefused(refusal, plexes, present, truth, options)
         }

@@ -241,4 +241,16 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         #expect(
             try encode(ControlResponse.failure("no")) == #"{"error":"no","isLast":true,"version":1}"#)
     }
+
+    /// Foundation's scanner ends the process where there are more than 512 levels.
+    @Test(arguments: [33, 513, 60_000]) func lineOfTooManyLevelsIsRefused(levels: Int) throws {
+        for bracket in [UInt8(ascii: "["), UInt8(ascii: "{")] {
+            #expect(throws: (any Error).self) {
+                try ControlRequest(line: [UInt8](repeating: bracket, count: levels))
+            }
+        }
+        let start = Array(#"{"version":1,"verb":"status","mirror":"\""#.utf8)
+        let name = start + [UInt8](repeating: UInt8(ascii: "["), count: levels) + Array(#""}"#.utf8)
+        #expect(try ControlRequest(line: name).mirror?.count == levels + 1, "in a text they count for nothing")
+    }
 }

@@ -30,6 +30,7 @@ final class DataBench {
     private var nextCommand: UInt64 = 1
     private(set) var replies: [UInt64: ReplyStatus] = [:]
     private(set) var isStopped = false
+    private(set) var lastAnswer: Answer?
     /// By number: those of the plexes that a new mirror begins with, then spare ones.
     var disks: [DataDisk]
     /// The number of the disk of each plex in use.
@@ -279,7 +280,7 @@ final class DataBench {
             switch effect {
             case .submit(let operation): submit(operation)
             case .reply(let id, let status): replies[id.value] = status
-            case .answer: _ = mirror.takeAnswer()
+            case .answer: lastAnswer = mirror.takeAnswer()?.1
             case .events: _ = mirror.takeEvents()
             case .release(let plex): diskOfPlex[Int(plex.value)] = nil
             case .stopped: isStopped = true

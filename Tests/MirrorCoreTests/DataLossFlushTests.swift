@@ -116,6 +116,38 @@ import Testing
         #expect(bench.record.inSync == set(1))
     }
 
+    /// Seed 107948: meanwhile readers were told what the first had left after its loss, and the other could be taken away.
+    @Test func readWaitsForThePlexThatIsBeingPromotedAndNobodyMayTakeThatAway() throws {
+        let bench = try DataBench(plexes: 2)
+        bench.write(3, 33)
+        bench.rest()
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        try bench.join(1, disk: 1)
+        bench.settle(holding: isFlush)
+        bench.write(3, 99)
+        bench.settle(holding: isFlush)
+        let flush = bench.flush()
+        bench.complete(.flush, on: 1)
+        bench.settle(holding: { isFlush($0) || $0.isSuperblock })
+        bench.complete(.flush, on: 1)
+        #expect(bench.record.inSync == set(0, 1))
+        bench.disks[0].dropCache(ofBlocks: [3])
+        bench.complete(.flush, on: 0, failing: .media)
+        let read = bench.read(3)
+        bench.settle(holding: \.isSuperblock)
+        #expect(bench.replies[read] == nil && bench.replies[flush] == nil)
+        bench.command(.remove(PlexIndex(1)))
+        guard case .refused(let why) = bench.lastAnswer else {
+            Issue.record("the last good copy was taken away")
+            return
+        }
+        #expect(why.contains("last good copy"))
+        bench.settle()
+        bench.idle(seconds: 3)
+        #expect(bench.value(of: read) == 99 && bench.values(of: 3) == [99] && bench.record.inSync == set(1))
+    }
+
     /// The plex that had failed a flush stayed in sync beside the one that was promoted since. No write is trusted to be
     /// on it, so all of them waited for a record without it that nobody made.
     @Test func writeIsAnsweredBesideAPlexThatFailedItsFlush() throws {

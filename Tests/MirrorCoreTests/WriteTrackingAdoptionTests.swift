@@ -73,6 +73,19 @@ import Testing
         #expect(list(tracking.maps[2]) == Array(64..<128))
     }
 
+    /// Seed 107639: the page that told of the last witness was damaged on the only disk that was not set back, and the
+    /// other was believed.
+    @Test func noDiskShowsEnoughWhereThePageThatTellsOfTheWitnessIsLost() throws {
+        let damage: (inout DiskImage) -> Void = { image in
+            image.damagePage(sheet: 0, 2)
+            image.damagePage(sheet: 3, 0)
+        }
+        let lost = try adopted(isClean: true, maps: [Self.map], [damage, damage])
+        #expect(lost.lastClear == lost.sequence && lost.required[2] == lost.sequence)
+        let found = try adopted(isClean: true, maps: [Self.map], [damage, { _ in }])
+        #expect(found.lastClear == 0 && found.required[2] == 0)
+    }
+
     @Test func numbersGoOnBehindAllThatMayHaveBeenUsed() throws {
         let tracking = try adopted([
             { $0.setPage(sheet: 0, 0, regions: [], sequence: 500, lastClear: 400, of: Self.record) },

@@ -76,6 +76,16 @@ struct SimulationTests {
         402802,
         // A plex whose flush had failed was read, and what it lacked was copied over a good plex.
         509100,
+        // With an ancient disk among them the freshest plex was not found; one set back beyond all histories was.
+        7703, 6053,
+        // A disk that had lost the superblocks that told of its own side of a split was joined by difference.
+        45880,
+        // The page that told which state a disk must show was damaged, and one that was set back was believed.
+        107639,
+        // A read was answered from a plex that had failed a flush, beside one just being promoted.
+        107948,
+        // A record cut off twice came together later, beside another of the same epoch.
+        145271,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
