@@ -108,6 +108,10 @@ struct ServerLimits {
     var controlLineBytes = 64 << 10
     /// Events and answers that a program does not read.
     var controlOutputBytes = 16 << 20
+    /// To and from disks in main memory.
+    var largestCopyBytes = 64 << 10
     var tickMilliseconds = 100
+    /// How long the thread waits for the next event without falling asleep, if the one before came as soon.
+    var spinNanoseconds: UInt64 = 50_000
     var stopNanoseconds: UInt64 = 60_000_000_000
 }

@@ -27,6 +27,8 @@ struct Disk {
     let honoursDataSync: Bool
     /// On a file system whose server can fall silent, and that then blocks whoever begins an operation.
     let mayHang: Bool
+    /// In main memory: a transfer is a copy, done sooner than it is handed to a thread of the kernel.
+    let isMemory: Bool
     /// Names the file itself, whatever path led to it.
     let identity: Identity
     /// Keeps the kernel, and servers that see the device under another node, away from a block device; -1: none.
@@ -133,12 +135,14 @@ struct Disk {
             path: path, file: file, bytes: UInt64(size), isBlockDevice: isBlockDevice, isDirect: isDirect,
             honoursDataSync: isBlockDevice || isKnown,
             mayHang: !isBlockDevice && Self.remoteFileSystems.contains(type),
-            identity: Identity(information), claim: claim, canPunch: true, canZeroRange: true)
+            isMemory: !isBlockDevice && type == Self.tmpfs, identity: Identity(information), claim: claim,
+            canPunch: true, canZeroRange: true)
     }
 
     /// ext2/3/4, xfs, btrfs, tmpfs, f2fs: their write path honours RWF_DSYNC. Others, FUSE and network file
     /// systems above all, are not trusted with it.
-    private static let localFileSystems: Set<UInt64> = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010]
+    private static let localFileSystems: Set<UInt64> = [0xEF53, 0x5846_5342, 0x9123_683E, tmpfs, 0xF2F5_2010]
+    private static let tmpfs: UInt64 = 0x0102_1994
 
     /// FUSE, NFS, SMB, SMB2, 9P, Ceph.
     private static let remoteFileSystems: Set<UInt64> = [

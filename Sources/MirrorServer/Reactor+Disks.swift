@@ -98,6 +98,14 @@ extension Reactor {
         if operation.kind == .writeMetadata { fillMetadata(index, operation, served) }
         let bytes = unsafe memory(operations[index], operation)
         let count = Int(operation.length)
+        if disk.isMemory, count <= limits.largestCopyBytes {
+            let offset = off_t(operation.offset)
+            let moved =
+                operation.kind == .read
+                ? unsafe pread(disk.file, bytes, count, offset) : unsafe pwrite(disk.file, bytes, count, offset)
+            copies.append((index, moved < 0 ? -errno : Int32(moved)))
+            return
+        }
         if operation.kind == .read {
             unsafe ring.prepareRead(
                 disk.file, into: bytes, count: count, offset: operation.offset, mayHang: disk.mayHang,
@@ -159,6 +167,11 @@ extension Reactor {
     }
 
     func completeLocally() {
+        while !copies.isEmpty {
+            swap(&copies, &copiesAtWork)
+            for (index, result) in copiesAtWork { diskCompleted(index, result) }
+            copiesAtWork.removeAll(keepingCapacity: true)
+        }
         while !localCompletions.isEmpty {
             let batch = localCompletions
             localCompletions.removeAll(keepingCapacity: true)

@@ -54,6 +54,9 @@ final class Reactor {
     var operations: [DiskJob]
     var freeOperations: [Int]
     var localCompletions: [(operation: Int, result: DiskResult)] = []
+    /// As the ring would have reported them.
+    var copies: [(operation: Int, result: Int32)] = []
+    var copiesAtWork: [(operation: Int, result: Int32)] = []
     var extents: [AllocationExtent] = []
     var replyExtents: [Extent] = []
 
@@ -70,6 +73,8 @@ final class Reactor {
     /// What did not go well while stopping, for whoever asked for it.
     var stopComplaints: [String] = []
     var isStopping: Bool { stopDeadline != nil }
+    /// The last wait was a short one.
+    private var isBrisk = false
     /// Something was given back that a blocked connection may have waited for.
     var hasFreed = false
 
@@ -144,8 +149,8 @@ final class Reactor {
 
     /// One turn: wait, reap, read, let the mirrors work, send.
     private func turn() {
-        let isBusy = !ready.isEmpty || !localCompletions.isEmpty || (hasFreed && !blocked.isEmpty)
-        ring.submitAndWait(timeoutMilliseconds: isBusy ? 0 : limits.tickMilliseconds)
+        let isBusy = !ready.isEmpty || !localCompletions.isEmpty || !copies.isEmpty || (hasFreed && !blocked.isEmpty)
+        if isBusy { ring.submitAndWait(timeoutMilliseconds: 0) } else { waitForEvents() }
         now = currentInstant()
         _ = ring.reap { completed($0) }
         completeLocally()
@@ -153,6 +158,7 @@ final class Reactor {
         // Who has waited comes before who has just arrived.
         retryBlocked()
         readConnections()
+        completeLocally()
         resumeAccepting()
         let sinceTick = now.nanoseconds - lastTick
         if sinceTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {
@@ -162,6 +168,24 @@ final class Reactor {
             if sinceTick < limits.stallNanoseconds / 2 { expireConnections() }
         }
         sendAll()
+    }
+
+    /// Waits until something happens, for a tick at most. While things happen in quick succession the processor is kept
+    /// for a moment, for it takes longer to fall asleep and be woken than to wait; a quiet server sleeps.
+    private func waitForEvents() {
+        let begun = currentInstant().nanoseconds
+        var waited: UInt64 = 0
+        if isBrisk || ring.hasCompletions {
+            repeat {
+                ring.submitAndWait(timeoutMilliseconds: 0)
+                waited = currentInstant().nanoseconds - begun
+            } while !ring.hasCompletions && waited < limits.spinNanoseconds
+        }
+        if !ring.hasCompletions {
+            ring.submitAndWait(timeoutMilliseconds: limits.tickMilliseconds)
+            waited = currentInstant().nanoseconds - begun
+        }
+        isBrisk = waited < limits.spinNanoseconds * 2
     }
 
     private func tick() {

@@ -35,6 +35,11 @@ package struct Completion: BitwiseCopyable {
     private static let batchSize: UInt32 = 256
     /// Threads of the kernel for operations that can't be done without waiting, such as fdatasync.
     private static let workers: UInt32 = 256
+    /// Completions are worked off when this thread asks for them, and not by interrupting it (Linux 6.1); or at least
+    /// without an interrupt of the processor (5.19).
+    private static let preferredSetup = [
+        UInt32(IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN), UInt32(IORING_SETUP_COOP_TASKRUN), 0,
+    ]
     private static let asynchronous: UInt8 = 1 << 4  // IOSQE_ASYNC, <linux/io_uring.h>
 
     /// - Parameter entries: length of the submission queue; more operations than that can be in flight.
@@ -42,10 +47,14 @@ package struct Completion: BitwiseCopyable {
         // Stored only once it is set up: a value whose members are all there is torn down when its init throws.
         let allocated = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
         unsafe allocated.initialize(to: io_uring())
-        var parameters = io_uring_params()
-        parameters.flags = UInt32(IORING_SETUP_CQSIZE) | UInt32(IORING_SETUP_CLAMP)
-        parameters.cq_entries = entries * 4
-        let result = unsafe io_uring_queue_init_params(entries, allocated, &parameters)
+        var result: Int32 = 0
+        for flags in Self.preferredSetup {
+            var parameters = io_uring_params()
+            parameters.flags = UInt32(IORING_SETUP_CQSIZE) | UInt32(IORING_SETUP_CLAMP) | flags
+            parameters.cq_entries = entries * 4
+            result = unsafe io_uring_queue_init_params(entries, allocated, &parameters)
+            if result != -EINVAL { break }
+        }
         guard result == 0 else {
             unsafe allocated.deallocate()
             throw SystemError("io_uring_setup", number: -result)
@@ -151,6 +160,9 @@ package struct Completion: BitwiseCopyable {
         // Interrupted or timed out: both mean "look at the queue", which the caller does anyway.
         _ = unsafe io_uring_submit_and_wait_timeout(ring, &first, 1, &timeout, nil)
     }
+
+    /// Whether `reap` would find something.
+    package var hasCompletions: Bool { unsafe io_uring_cq_ready(ring) > 0 }
 
     /// Takes up to 256 completions and passes each to `body`.
     ///
