@@ -359,11 +359,13 @@ extension Mirror {
     }
 
     /// Where a write that succeeded is still known to be. Not on a plex that was expelled since, nor on one
-    /// whose flush failed: it may have dropped it again. If that holds for all of them, there is no better one.
+    /// whose flush failed: it may have dropped it again. If that holds for all of them, there is no better one, unless
+    /// one is just being recorded as such.
     private var trusted: PlexSet {
         var set = working.union(recovering)
         for plex in set.members where plexes[Int(plex.value)].flushFailed { set.remove(plex) }
-        return set.intersection(working).isEmpty ? working.union(recovering) : set
+        let isBest = set.intersection(working).isEmpty && !isAnyPromoting(among: recovering)
+        return isBest ? working.union(recovering) : set
     }
 
     // MARK: flush

@@ -74,7 +74,6 @@ extension Mirror {
             return
         }
         for plex in assembly.participants.members { attach(plex, assembly) }
-        leaveOutEpochs(assembly)
         // A plex that is trusted again is not at risk for what it said in an earlier life; the counters stay.
         for plex in working.members { record[plex].cause = .none }
         if mustEqualise { beginUnequal(tracking.intent) } else { record.pinned = nil }
@@ -200,15 +199,6 @@ extension Mirror {
     /// count, for the next update has to go to the other pair.
     mutating func leaveOutNumbers(_ plex: PlexIndex) {
         plexes[Int(plex.value)].attachment?.sequence += 2 * (1 + entropy.next() % (1 << 20))
-    }
-
-    /// In the same way sectors of an update that was cut off may come together later, as a record of the epoch that it
-    /// had. Beside another record of that epoch it would be a fork, and the mirror split.
-    private mutating func leaveOutEpochs(_ assembly: Assembly) {
-        for plex in assembly.participants.subtracting(assembly.losers).members {
-            guard let superblock = assembly.found[plex]?.superblock else { continue }
-            record.epoch = max(record.epoch, superblock.attempt.epoch)
-        }
     }
 
     /// Marks the plex's disk for closing; it happens when its last operation has come back.

@@ -99,12 +99,6 @@ extension Superblock {
         }
     }
 
-    /// What a copy that is not whole says of itself: true, if it was torn.
-    static func claimedEpoch(_ bytes: RawSpan) -> UInt64 {
-        guard bytes.loadLittleEndian(at: 0, as: UInt64.self) == magic else { return 0 }
-        return bytes.loadLittleEndian(at: 176, as: UInt64.self)
-    }
-
     /// Survives any 4,096 bytes.
     ///
     /// - Parameters:

@@ -55,15 +55,6 @@ package struct Superblock: Sendable, Equatable {
     package var mustStayReadOnly = false
     /// See `writeTracking`.
     package var tracksWrites = true
-    package var attempt = Attempt()
-
-    /// Not on disk: what a scan saw of updates that were cut off. Superblocks are compared without it.
-    package struct Attempt: Sendable, Equatable {
-        /// The highest that they claim; 0: there are no traces.
-        package var epoch: UInt64 = 0
-
-        package static func == (first: Attempt, second: Attempt) -> Bool { true }
-    }
 
     /// Who wrote it: for the reader's eyes, no decision depends on it.
     package struct Writer: Sendable, Equatable {
@@ -151,21 +142,9 @@ package enum SuperblockScan: Sendable, Equatable {
         // Every update writes two copies: one alone beside good ones is a damaged number, not a newer format.
         if let future, futureCopies > 1 || best == nil { return .futureFormat(major: future) }
         if let unknown { return .unknownFeature(bit: unknown) }
-        if var best {
-            best.attempt.epoch = attemptedEpoch(area, beyond: best)
+        if let best {
             return hasStranger || fork == best.sequence ? .forked(sequence: best.sequence) : .found(best)
         }
         return damaged > 0 ? .damaged(copies: damaged) : .none
-    }
-
-    /// What the copies that are not whole claim, within reason.
-    private static func attemptedEpoch(_ area: RawSpan, beyond best: Superblock) -> UInt64 {
-        let epoch = best.record.epoch
-        return (0..<Layout.superblockCopies).reduce(0) { highest, copy in
-            let start = copy * Int(Layout.superblockSpacingBytes)
-            guard area.byteCount >= start + Superblock.byteCount else { return highest }
-            let claim = Superblock.claimedEpoch(area.extracting(start..<start + Superblock.byteCount))
-            return claim > epoch && claim - epoch <= 1024 ? max(highest, claim) : highest
-        }
     }
 }

@@ -136,23 +136,6 @@ import Testing
         }
     }
 
-    @Test func updateThatWasCutOffTellsItsEpoch() throws {
-        let old = try Golden.superblock().with(sequence: 4)
-        let epoch = old.record.epoch
-        for (claim, expected) in [(epoch + 1, epoch + 1), (epoch + 1024, epoch + 1024), (epoch + 1025, 0), (epoch, 0)] {
-            var area = SuperblockArea(diskBytes: Golden.diskBytes)
-            area.write(old)
-            let next = old.with(sequence: 5) { $0.epoch = claim }
-            // The first sector only; its checksum is that of the whole.
-            area.put(Array(next.encoded(copy: 1)[..<512]) + [UInt8](repeating: 1, count: 3584), copy: 1)
-            guard case .found(let superblock) = area.scan() else {
-                Issue.record("not found")
-                return
-            }
-            #expect(superblock.record == old.record && superblock.attempt.epoch == expected)
-        }
-    }
-
     @Test func copyOfAnotherPlexIsNotBelievedHoweverNew() throws {
         // A disk of the same size in the same mirror: its copies pass the checksum here, too.
         for (sequence, copy) in [(9, 1), (9, 0), (5, 3), (1, 2)] as [(UInt64, Int)] {

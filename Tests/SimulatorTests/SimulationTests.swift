@@ -84,8 +84,6 @@ struct SimulationTests {
         107639,
         // A read was answered from a plex that had failed a flush, beside one just being promoted.
         107948,
-        // A record cut off twice came together later, beside another of the same epoch.
-        145271,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
