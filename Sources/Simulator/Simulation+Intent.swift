@@ -32,8 +32,13 @@ extension Simulation {
         agreementIsDue = false
         forgetLoser()
         guard let server, !server.isReadOnly, !isShadow else { return }
-        let open = server.disks.compactMap { $0 }.filter { !disks[$0].isAway && !disks[$0].hasLost }
-        guard let leader = leader(among: open), let lead = disks[leader].summary else { return }
+        let attached = server.disks.compactMap { $0 }
+        let open = attached.filter { !disks[$0].isAway && !disks[$0].hasLost }
+        // What stale disks say counts for nothing while those that know better can't be reached.
+        guard let leader = leader(among: open), let lead = disks[leader].summary,
+            let newest = self.leader(among: attached).flatMap({ disks[$0].summary }),
+            newest.generation == lead.generation, newest.epoch == lead.epoch
+        else { return }
         let members = open.filter { disk in
             guard let own = disks[disk].summary, own.callsItselfInSync, own.generation == lead.generation,
                 own.epoch >= disks[disk].lostEpoch

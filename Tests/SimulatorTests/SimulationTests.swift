@@ -84,6 +84,8 @@ struct SimulationTests {
         107639,
         // A read was answered from a plex that had failed a flush, beside one just being promoted.
         107948,
+        // A write was acknowledged that such a plex had dropped.
+        232770,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
