@@ -37,7 +37,7 @@ extension Mirror {
         // A clean mirror has no bits; what is copied to a plex under rebuild is noted all the same.
         guard phase == .running, !isReadOnly, !isSuspended, cleaner.step == .idle,
             gate == .dirty || !recovering.isEmpty, now.nanoseconds >= cleaner.nextAt,
-            !working.members.contains(where: { plexes[Int($0.value)].flushFailed })
+            reliable(working) == working
         else { return }
         cleaner.nextAt = now.nanoseconds + limits.cleanAfterNanoseconds
         cleaner.candidates = tracking.durable
@@ -120,7 +120,7 @@ extension Mirror {
     /// was under way together with it, may have said yes to what was lost.
     private var mayGoOn: Bool {
         possibleInSync.union(working).isSubset(of: cleaner.flushed)
-            && (mutant == .hideFlushError || !working.members.contains { plexes[Int($0.value)].flushFailed })
+            && (mutant == .hideFlushError || reliable(working) == working)
     }
 
     /// Called whenever pages or the record became durable.

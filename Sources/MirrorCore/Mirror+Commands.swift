@@ -96,18 +96,10 @@ extension Mirror {
     /// Why the plex must stay; nil if it may go.
     private func objection(toLosing plex: PlexIndex) -> String? {
         guard record[plex].role != .absent else { return "mirror \(record.name) has no plex \(plex)" }
-        if working == PlexSet(plex) || goodCopies == PlexSet(plex) {
+        if working == PlexSet(plex) || reliable(working.union(becomingInSync)) == PlexSet(plex) {
             return "plex \(plex) is the last good copy of mirror \(record.name); join another one first"
         }
         return nil
-    }
-
-    /// Those in sync, or just being recorded as such, that never failed a flush.
-    private var goodCopies: PlexSet {
-        let good = working.union(recovering).members.filter { plex in
-            !plexes[Int(plex.value)].flushFailed && (working.contains(plex) || record[plex].role == .inSync)
-        }
-        return PlexSet(mask: good.reduce(0) { $0 | PlexSet($1).mask })
     }
 
     // MARK: break --keep

@@ -99,9 +99,7 @@ extension Mirror {
         return tracking.isMapDurable(slot: slot, on: working)
     }
 
-    var readyToJoin: PlexSet {
-        PlexSet(mask: joining.members.reduce(0) { isReadyToJoin($1) ? $0 | PlexSet($1).mask : $0 })
-    }
+    var readyToJoin: PlexSet { joining.filter { isReadyToJoin($0) } }
 
     /// A plex's own superblock says "recovering": now data may be written to it.
     mutating func joined(_ plex: PlexIndex) {

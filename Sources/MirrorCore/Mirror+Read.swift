@@ -87,7 +87,7 @@ extension Mirror {
     /// The plex may have dropped what it could not flush. It is kept while there is no better one, but one is just being
     /// recorded as such.
     func mayAnotherKnowBetter(than plex: PlexIndex) -> Bool {
-        plexes[Int(plex.value)].flushFailed && isAnyPromoting(among: recovering) && mutant != .hideFlushError
+        plexes[Int(plex.value)].flushFailed && !becomingInSync.isEmpty && mutant != .hideFlushError
     }
 
     /// R7: what is about to be told becomes true on every plex, durably, before it is told: one stretch of regions

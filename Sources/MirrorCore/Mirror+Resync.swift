@@ -228,10 +228,11 @@ extension Mirror {
         working.insert(plex)
         if mutant != .hideFlushError {
             // They were kept while there was no better one. What others got from them meanwhile is copied again.
-            for failed in working.members where plexes[Int(failed.value)].flushFailed {
+            let doubtful = working.subtracting(reliable(working))
+            for failed in doubtful.members {
                 expel(failed, operation: .flush, plexes[Int(failed.value)].lastFailure, offset: 0)
-                rewindResync(tracking.intent)
             }
+            if !doubtful.isEmpty { rewindResync(tracking.intent) }
         }
         log(
             .resyncFinished, plex: plex, length: resync.copied,

@@ -238,8 +238,7 @@ extension Mirror {
         if let failure {
             plexes[position].flushFailed = true
             plexes[position].lastFailure = failure
-            let others = working.subtracting(PlexSet(plex)).members
-            if mutant != .hideFlushError, others.contains(where: { !plexes[Int($0.value)].flushFailed }) {
+            if mutant != .hideFlushError, !reliable(working.subtracting(PlexSet(plex))).isEmpty {
                 // At once, without waiting for the other plexes' answers: what it dropped must be read by no
                 // one, least of all to be copied onto a plex that still has it.
                 expel(plex, operation: .flush, failure, offset: 0)
@@ -290,7 +289,7 @@ extension Mirror {
             // A plex was promoted while this flush was under way: it is good, and was not asked.
             expelAll(failed, for: index)
             startFlush(index)
-        } else if slots[index].transfer.kind == .flush, isAnyPromoting(among: slots[index].good) {
+        } else if slots[index].transfer.kind == .flush, !slots[index].good.intersection(becomingInSync).isEmpty {
             // It has all that was written and has flushed it: when it is on record, there is a good plex.
             slots[index].step = .promotionWait
             commit.needsWake = true
@@ -299,10 +298,11 @@ extension Mirror {
         }
     }
 
-    /// Whether some plex is in sync but for the record that says so.
-    func isAnyPromoting(among plexes: PlexSet) -> Bool {
-        plexes.intersection(recovering).members.contains { record[$0].role == .inSync }
-    }
+    /// In sync but for the record that says so.
+    var becomingInSync: PlexSet { recovering.filter { record[$0].role == .inSync } }
+
+    /// Those of the plexes that never failed a flush.
+    func reliable(_ plexes: PlexSet) -> PlexSet { plexes.filter { !self.plexes[Int($0.value)].flushFailed } }
 
     /// The promotion that a flush or a read waits for has happened, or has failed.
     mutating func promotionEnded(_ index: Int) {
@@ -362,10 +362,8 @@ extension Mirror {
     /// whose flush failed: it may have dropped it again. If that holds for all of them, there is no better one, unless
     /// one is just being recorded as such.
     private var trusted: PlexSet {
-        var set = working.union(recovering)
-        for plex in set.members where plexes[Int(plex.value)].flushFailed { set.remove(plex) }
-        let isBest = set.intersection(working).isEmpty && !isAnyPromoting(among: recovering)
-        return isBest ? working.union(recovering) : set
+        let all = working.union(recovering)
+        return reliable(working).isEmpty && becomingInSync.isEmpty ? all : reliable(all)
     }
 
     // MARK: flush

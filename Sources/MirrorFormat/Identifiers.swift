@@ -98,6 +98,13 @@ package struct PlexSet: Hashable, Sendable, BitwiseCopyable {
     package func subtracting(_ other: PlexSet) -> PlexSet { PlexSet(mask: mask & ~other.mask) }
     package func isSubset(of other: PlexSet) -> Bool { mask & ~other.mask == 0 }
 
+    @inline(__always)
+    package func filter(_ isIncluded: (PlexIndex) -> Bool) -> PlexSet {
+        var set = PlexSet.empty
+        forEach { if isIncluded($0) { set.insert($0) } }
+        return set
+    }
+
     /// Calls `body` for each member, lowest index first.
     @inline(__always)
     package func forEach(_ body: (PlexIndex) -> Void) {

@@ -23,6 +23,13 @@ struct DiskJob {
     var moved: UInt64 = 0
 }
 
+/// How an operation ended that did not go through the ring.
+enum LocalOutcome {
+    /// As the ring would have reported it.
+    case reported(Int32)
+    case ended(DiskResult)
+}
+
 extension Reactor {
     /// Hands an event to a mirror and does what it wants.
     func deliver(_ event: Event, to index: Int) {
@@ -79,7 +86,7 @@ extension Reactor {
             }()
         operations[index] = DiskJob(mirror: served.index, operation: operation)
         guard let disk = served.disks[Int(operation.plex.value)] else {
-            localCompletions.append((index, .failed(DiskFailure(kind: .gone, errorNumber: EBADF))))
+            localCompletions.append((index, .ended(.failed(DiskFailure(kind: .gone, errorNumber: EBADF)))))
             return
         }
         switch operation.kind {
@@ -90,7 +97,7 @@ extension Reactor {
         case .zero: startZeroing(index, disk, disk.canZeroRange ? .zeroRange : .zeroWrite)
         case .queryAllocation:
             findExtents(disk, operation)
-            localCompletions.append((index, .transferred(operation.length)))
+            localCompletions.append((index, .ended(.transferred(operation.length))))
         }
     }
 
@@ -103,7 +110,7 @@ extension Reactor {
             let moved =
                 operation.kind == .read
                 ? unsafe pread(disk.file, bytes, count, offset) : unsafe pwrite(disk.file, bytes, count, offset)
-            copies.append((index, moved < 0 ? -errno : Int32(moved)))
+            localCompletions.append((index, .reported(moved < 0 ? -errno : Int32(moved))))
             return
         }
         if operation.kind == .read {
@@ -167,15 +174,15 @@ extension Reactor {
     }
 
     func completeLocally() {
-        while !copies.isEmpty {
-            swap(&copies, &copiesAtWork)
-            for (index, result) in copiesAtWork { diskCompleted(index, result) }
-            copiesAtWork.removeAll(keepingCapacity: true)
-        }
         while !localCompletions.isEmpty {
-            let batch = localCompletions
-            localCompletions.removeAll(keepingCapacity: true)
-            for (index, result) in batch { completeOperation(index, result) }
+            swap(&localCompletions, &localCompletionsAtWork)
+            for (index, outcome) in localCompletionsAtWork {
+                switch outcome {
+                case .reported(let result): diskCompleted(index, result)
+                case .ended(let result): completeOperation(index, result)
+                }
+            }
+            localCompletionsAtWork.removeAll(keepingCapacity: true)
         }
     }
 

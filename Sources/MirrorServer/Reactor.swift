@@ -53,10 +53,8 @@ final class Reactor {
     var freeJobs: [Int]
     var operations: [DiskJob]
     var freeOperations: [Int]
-    var localCompletions: [(operation: Int, result: DiskResult)] = []
-    /// As the ring would have reported them.
-    var copies: [(operation: Int, result: Int32)] = []
-    var copiesAtWork: [(operation: Int, result: Int32)] = []
+    var localCompletions: [(operation: Int, outcome: LocalOutcome)] = []
+    var localCompletionsAtWork: [(operation: Int, outcome: LocalOutcome)] = []
     var extents: [AllocationExtent] = []
     var replyExtents: [Extent] = []
 
@@ -149,9 +147,8 @@ final class Reactor {
 
     /// One turn: wait, reap, read, let the mirrors work, send.
     private func turn() {
-        let isBusy = !ready.isEmpty || !localCompletions.isEmpty || !copies.isEmpty || (hasFreed && !blocked.isEmpty)
-        if isBusy { ring.submitAndWait(timeoutMilliseconds: 0) } else { waitForEvents() }
-        now = currentInstant()
+        let isBusy = !ready.isEmpty || !localCompletions.isEmpty || (hasFreed && !blocked.isEmpty)
+        if isBusy { poll(milliseconds: 0) } else { waitForEvents() }
         _ = ring.reap { completed($0) }
         completeLocally()
         startWaiting()
@@ -174,18 +171,18 @@ final class Reactor {
     /// for a moment, for it takes longer to fall asleep and be woken than to wait; a quiet server sleeps.
     private func waitForEvents() {
         let begun = currentInstant().nanoseconds
-        var waited: UInt64 = 0
         if isBrisk || ring.hasCompletions {
             repeat {
-                ring.submitAndWait(timeoutMilliseconds: 0)
-                waited = currentInstant().nanoseconds - begun
-            } while !ring.hasCompletions && waited < limits.spinNanoseconds
+                poll(milliseconds: 0)
+            } while !ring.hasCompletions && now.nanoseconds - begun < limits.spinNanoseconds
         }
-        if !ring.hasCompletions {
-            ring.submitAndWait(timeoutMilliseconds: limits.tickMilliseconds)
-            waited = currentInstant().nanoseconds - begun
-        }
-        isBrisk = waited < limits.spinNanoseconds * 2
+        if !ring.hasCompletions { poll(milliseconds: limits.tickMilliseconds) }
+        isBrisk = now.nanoseconds - begun < limits.spinNanoseconds * 2
+    }
+
+    private func poll(milliseconds: Int) {
+        ring.submitAndWait(timeoutMilliseconds: milliseconds)
+        now = currentInstant()
     }
 
     private func tick() {

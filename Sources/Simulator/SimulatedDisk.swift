@@ -248,9 +248,7 @@ struct SimulatedDisk {
 
     /// One copy was written. If it is good and no older than the newest, the others need not be read again.
     private mutating func scan(changed copy: Int) {
-        guard let head, let found = decoded(copy),
-            found.sequence > head.sequence || found == head
-        else {
+        guard let head, let found = decoded(copy), found.sequence > head.sequence || found == head else {
             return scan()
         }
         self.head = found

@@ -61,6 +61,18 @@ final class DataBench {
         settle()
     }
 
+    /// Power failed when plex 0 of two had a write to block 3 durably, 34, and plex 1 nothing.
+    static func cutOffInAWrite() throws -> DataBench {
+        let bench = try DataBench(plexes: 2)
+        bench.write(3, 33)
+        bench.settle()
+        bench.write(3, 34)
+        bench.complete(.write, on: 0)
+        bench.disks[0].writeBack()
+        bench.losePower()
+        return bench
+    }
+
     private static func server(_ assembly: Assembly, _ limits: Limits, seed: UInt64, now: UInt64) -> Mirror {
         Mirror(
             assembly: assembly, writer: .none, entropy: Entropy(seed, 2, 3, 4), limits: limits,

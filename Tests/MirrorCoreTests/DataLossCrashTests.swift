@@ -26,13 +26,7 @@ import Testing
 
     /// Nobody could read the bitmap, and nothing was made equal.
     @Test func plexesWithoutReadablePagesAreMadeEqual() throws {
-        let bench = try DataBench(plexes: 2)
-        bench.write(3, 33)
-        bench.settle()
-        bench.write(3, 34)
-        bench.complete(.write, on: 0)
-        bench.disks[0].writeBack()
-        bench.losePower()
+        let bench = try DataBench.cutOffInAWrite()
         #expect(bench.copies(of: 3) == [34, 0])
         try bench.start(on: [0, 1], readsPages: false)
         bench.settle()

@@ -8,6 +8,38 @@ import Testing
 @Suite struct DataLossFlushTests {
     private func isFlush(_ operation: DataBench.Operation) -> Bool { operation.kind == .flush }
 
+    /// Plex 1 was away while block 4 was written, and is back.
+    private func rejoining() throws -> DataBench {
+        let bench = try DataBench(plexes: 2)
+        bench.write(3, 33)
+        bench.write(4, 44)
+        bench.rest()
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        bench.write(4, 45)
+        bench.rest()
+        try bench.join(1, disk: 1)
+        return bench
+    }
+
+    /// Both plexes hold everything, and plex 1 is being recorded as in sync, when plex 0 loses block 3 and fails a client's
+    /// flush, which waits.
+    private func flushFailedDuringThePromotion() throws -> (DataBench, flush: UInt64) {
+        let bench = try rejoining()
+        bench.settle(holding: isFlush)
+        let write = bench.write(3, 99)
+        bench.settle(holding: isFlush)
+        #expect(bench.replies[write] == .ok && bench.copies(of: 3) == [99, 99])
+        let flush = bench.flush()
+        bench.complete(.flush, on: 1)
+        bench.settle(holding: { isFlush($0) || $0.isSuperblock })
+        bench.complete(.flush, on: 1)
+        #expect(bench.record.inSync == set(0, 1))
+        bench.disks[0].dropCache(ofBlocks: [3])
+        bench.complete(.flush, on: 0, failing: .media)
+        return (bench, flush)
+    }
+
     /// The cleaner's flush succeeded, a client's beside it failed. The bits were cleared, and the plex that had failed
     /// came back without the block that it had lost.
     @Test func flushThatSucceedsBesideOneThatFailsVouchesForNothing() throws {
@@ -56,15 +88,7 @@ import Testing
     /// The only good plex lost a block that the plex under rebuild has, as both were told to flush. Readers saw the old
     /// value, then, after the promotion, either.
     @Test func readAfterAFailedFlushOfTheLastGoodPlexStaysTrue() throws {
-        let bench = try DataBench(plexes: 2)
-        bench.write(3, 33)
-        bench.write(4, 44)
-        bench.rest()
-        bench.command(.takeOffline(PlexIndex(1)))
-        bench.settle()
-        bench.write(4, 45)
-        bench.rest()
-        try bench.join(1, disk: 1)
+        let bench = try rejoining()
         // The rebuild goes on.
         func isSlow(_ operation: DataBench.Operation) -> Bool { operation.kind == .read && operation.isAt(4) }
         bench.settle(holding: isSlow)
@@ -88,26 +112,7 @@ import Testing
     /// Plex 1 held everything, flushed, and its record was on its way when the flush of the only other plex failed. The
     /// client was told of an error.
     @Test func plexThatIsBeingPromotedAnswersForTheOneWhoseFlushFails() throws {
-        let bench = try DataBench(plexes: 2)
-        bench.write(3, 33)
-        bench.write(4, 44)
-        bench.rest()
-        bench.command(.takeOffline(PlexIndex(1)))
-        bench.settle()
-        bench.write(4, 45)
-        bench.rest()
-        try bench.join(1, disk: 1)
-        bench.settle(holding: isFlush)
-        let write = bench.write(3, 99)
-        bench.settle(holding: isFlush)
-        #expect(bench.replies[write] == .ok && bench.copies(of: 3) == [99, 99])
-        let flush = bench.flush()
-        bench.complete(.flush, on: 1)
-        bench.settle(holding: { isFlush($0) || $0.isSuperblock })
-        bench.complete(.flush, on: 1)
-        #expect(bench.record.inSync == set(0, 1))
-        bench.disks[0].dropCache(ofBlocks: [3])
-        bench.complete(.flush, on: 0, failing: .media)
+        let (bench, flush) = try flushFailedDuringThePromotion()
         #expect(bench.replies[flush] == nil)
         bench.settle()
         bench.idle(seconds: 3)
@@ -118,22 +123,7 @@ import Testing
 
     /// Seed 107948: meanwhile readers were told what the first had left after its loss, and the other could be taken away.
     @Test func readWaitsForThePlexThatIsBeingPromotedAndNobodyMayTakeThatAway() throws {
-        let bench = try DataBench(plexes: 2)
-        bench.write(3, 33)
-        bench.rest()
-        bench.command(.takeOffline(PlexIndex(1)))
-        bench.settle()
-        try bench.join(1, disk: 1)
-        bench.settle(holding: isFlush)
-        bench.write(3, 99)
-        bench.settle(holding: isFlush)
-        let flush = bench.flush()
-        bench.complete(.flush, on: 1)
-        bench.settle(holding: { isFlush($0) || $0.isSuperblock })
-        bench.complete(.flush, on: 1)
-        #expect(bench.record.inSync == set(0, 1))
-        bench.disks[0].dropCache(ofBlocks: [3])
-        bench.complete(.flush, on: 0, failing: .media)
+        let (bench, flush) = try flushFailedDuringThePromotion()
         let read = bench.read(3)
         bench.settle(holding: \.isSuperblock)
         #expect(bench.replies[read] == nil && bench.replies[flush] == nil)

@@ -1,11 +1,12 @@
 import MirrorFormat
+import Testing
 
 @testable import MirrorCore
 
 /// Disks that go and come back, and servers that are started again.
 extension MirrorBench {
     /// The disk in this slot is another one from now on, unless it carries the same plex.
-    func insert(_ plex: Int, _ attachment: Attachment) {
+    func insert(_ plex: Int, _ attachment: MirrorCore.Attachment) {
         if case .found(let superblock) = disks[plex]?.scan(), superblock.plex == attachment.uuid { return }
         replaceDisk(plex, with: DiskImage(blank: attachment.layout, bitsPerPage: bitsPerPage))
     }
@@ -13,13 +14,22 @@ extension MirrorBench {
     /// The disk of a plex, as a server finds it that is to join it.
     ///
     /// - Parameter image: nil: as it is now.
-    func attachment(_ plex: Int, image: DiskImage? = nil) throws -> Attachment {
+    func attachment(_ plex: Int, image: DiskImage? = nil) throws -> MirrorCore.Attachment {
         guard let image = image ?? disks[plex], let found = image.found(disk: plex) else { throw Missing() }
         let own = found.superblock.record
         let pages =
             own.mirror == record.mirror
             ? found.pages : image.pages(of: found.superblock, mirror: own.parent?.mirror)
-        return Attachment(found.superblock, basis: JoinBasis(found.superblock, pages, joining: record))
+        return MirrorCore.Attachment(found.superblock, basis: JoinBasis(found.superblock, pages, joining: record))
+    }
+
+    /// All bits are set, and the cleaner has looked once: from now on five seconds of rest count.
+    static func resting(_ record: Record = freshRecord()) throws -> MirrorBench {
+        let bench = try MirrorBench(record)
+        bench.dirty()
+        bench.tick()
+        #expect(bench.pending.isEmpty)
+        return bench
     }
 
     /// Nobody writes for so long that the cleaner looks twice: bits that can be cleared are.

@@ -5,17 +5,8 @@ import Testing
 
 /// R6: an intent bit is cleared when the region is at rest, and durable on every plex.
 @Suite struct MirrorCleaningTests {
-    /// All bits are set, and the cleaner has looked once: from now on five seconds of rest count.
-    private func resting(_ record: Record = freshRecord()) throws -> MirrorBench {
-        let bench = try MirrorBench(record)
-        bench.dirty()
-        bench.tick()
-        #expect(bench.pending.isEmpty)
-        return bench
-    }
-
     @Test func idleRegionsAreFlushedThenCleared() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 4999)
         #expect(bench.waiting(.flush).isEmpty)
         bench.tick(afterMilliseconds: 1)
@@ -36,7 +27,7 @@ import Testing
     }
 
     @Test func regionWrittenDuringTheIdleFlushKeepsItsBit() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 5000)
         bench.send(1, .write, 1 << 20)
         #expect(bench.waiting(.write).count == 2)
@@ -48,7 +39,7 @@ import Testing
 
     /// To the moment where the pages without the bits are on their way: flushed, and the witness is there.
     private func clearing() throws -> MirrorBench {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 5000)
         bench.settle(holding: { $0.kind == .writeMetadata })
         for plex in 0...1 {
@@ -68,7 +59,7 @@ import Testing
     }
 
     @Test func onlyRegionsAtRestAreCleared() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         for round in UInt64(0)..<12 {
             bench.send(round, .write, 2 << 20)
             bench.tick(afterMilliseconds: 1000)
@@ -78,7 +69,7 @@ import Testing
     }
 
     @Test func regionWithAWriteInFlightKeepsItsBitHoweverLongItTakes() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.send(1, .write, 1 << 20)
         for _ in 0..<4 {
             bench.tick(afterMilliseconds: 5000)
@@ -92,7 +83,7 @@ import Testing
 
     /// Two plexes, and no more: the other one is the last good copy.
     @Test func plexWhoseFlushFailsKeepsTheBitsUntilItIsOutAndIsCopiedInFull() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 5000)
         bench.complete(.flush, on: 0)
         bench.complete(.flush, on: 1, failing: .media)
@@ -104,7 +95,7 @@ import Testing
     }
 
     @Test func flushThatFailsOnAllClearsNothingEver() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 5000)
         bench.settle(failing: { $0.kind == .flush ? .media : nil })
         for _ in 0..<3 { bench.rest() }

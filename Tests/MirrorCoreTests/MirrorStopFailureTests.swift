@@ -31,13 +31,7 @@ import Testing
 
     /// After a crash the plexes are made equal to plex 0, which can't be read. To choose another one takes a record.
     @Test func stopEndsWhileAWindowWaitsForASourceThatCanNotBeRecorded() throws {
-        let bench = try DataBench(plexes: 2)
-        bench.write(3, 33)
-        bench.settle()
-        bench.write(3, 34)
-        bench.complete(.write, on: 0)
-        bench.disks[0].writeBack()
-        bench.losePower()
+        let bench = try DataBench.cutOffInAWrite()
         try bench.start(on: [0, 1])
         bench.settle(holding: { $0.kind == .read })
         bench.complete(.read, on: 0, failing: .media)

@@ -5,17 +5,8 @@ import Testing
 
 /// The witness: a page that every plex gets before the first bit is cleared, see `WriteTracking.askForWitness`.
 @Suite struct MirrorWitnessTests {
-    /// All bits are set, and the cleaner has looked once: from now on five seconds of rest count.
-    private func resting() throws -> MirrorBench {
-        let bench = try MirrorBench()
-        bench.dirty()
-        bench.tick()
-        #expect(bench.pending.isEmpty)
-        return bench
-    }
-
     @Test func idleRegionsAreFlushedThenWitnessedThenCleared() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 4999)
         #expect(bench.waiting(.flush).isEmpty)
         bench.tick(afterMilliseconds: 1)
@@ -41,7 +32,7 @@ import Testing
     }
 
     @Test func regionWrittenWhileTheWitnessIsOnItsWayKeepsItsBitAndDoesNotWait() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 5000)
         bench.settle(holding: \.isPage)
         bench.send(1, .write, 1 << 20)
@@ -68,7 +59,7 @@ import Testing
 
     /// It was flushed, but its disk may come back as it was before, and shows no witness then.
     @Test func plexThatFailsTheWitnessMissesWhatIsCleared() throws {
-        let bench = try resting()
+        let bench = try MirrorBench.resting()
         bench.tick(afterMilliseconds: 5000)
         bench.settle(failing: { $0.isPage && $0.plex == 1 ? .media : nil })
         #expect(bench.recorded(0)?.inSync == set(0) && bench.intent(0).isEmpty)
