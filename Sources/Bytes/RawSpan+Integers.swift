@@ -24,6 +24,8 @@ extension RawSpan {
         precondition(offset >= 0 && offset <= byteCount - MemoryLayout<Value>.size)
         return unsafe Value(bigEndian: unsafeLoadUnaligned(fromUncheckedByteOffset: offset, as: Value.self))
     }
+
+    package var isZero: Bool { !(0..<byteCount).contains { loadLittleEndian(at: $0, as: UInt8.self) != 0 } }
 }
 
 /// Checked stores, the mirror image of the loads above.
@@ -47,6 +49,10 @@ extension MutableRawSpan {
         for index in 0..<source.byteCount {
             storeLittleEndian(source.loadLittleEndian(at: index, as: UInt8.self), at: offset + index)
         }
+    }
+
+    package mutating func clear() {
+        for index in 0..<byteCount { storeLittleEndian(UInt8(0), at: index) }
     }
 }
 

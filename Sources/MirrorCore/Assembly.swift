@@ -6,11 +6,13 @@ package struct FoundPlex: Sendable {
     package var superblock: Superblock
     /// The verdict does not depend on them, but how much is copied does. Nil: not read.
     package var pages: FoundPages?
+    package var tornCopies: CopySet
 
-    package init(disk: Int, superblock: Superblock, pages: FoundPages? = nil) {
+    package init(disk: Int, superblock: Superblock, pages: FoundPages? = nil, tornCopies: CopySet = .none) {
         self.disk = disk
         self.superblock = superblock
         self.pages = pages
+        self.tornCopies = tornCopies
     }
 
     var record: Record { superblock.record }

@@ -219,10 +219,7 @@ extension Mirror {
     func encodeDetached(_ operation: DiskOperation, into bytes: inout MutableRawSpan) {
         guard let attachment = plexes[Int(operation.plex.value)].attachment, let own = running?.detached else {
             // `break --nokeep`: nothing may remain.
-            for offset in stride(from: 0, to: Superblock.byteCount, by: 8) {
-                bytes.storeLittleEndian(UInt64(0), at: offset)
-            }
-            return
+            return bytes.clear()
         }
         let superblock = Superblock(
             record: own, plex: attachment.uuid, sequence: attachment.sequence, layout: attachment.layout,

@@ -13,6 +13,8 @@ struct RecordCommit {
     var isWanted = false
     var isRunning = false
     var isInSecondPhase = false
+    /// The targets' torn copies are being wiped; then the record is written.
+    var isWiping = false
     /// The last round reached no plex at all.
     var isFailing = false
     /// Someone is parked who needs a wake-up although no record may be wanted.
@@ -78,6 +80,36 @@ extension Mirror {
 
     private mutating func writeRecord(to targets: PlexSet) {
         commit.targets = targets
+        commit.isWiping = targets.members.contains { plexes[Int($0.value)].attachment?.tornCopies.isEmpty == false }
+        if commit.isWiping { wipeTornCopies(of: targets) } else { writeCopies(to: targets) }
+    }
+
+    /// Sectors of updates that were cut off must not add up to a whole superblock together with sectors of this one, if
+    /// it is cut off as well: of the one update the sector with the checksum, of the other the rest, which is the
+    /// same in both. A record would appear that was never finished, beside another one of its epoch.
+    private mutating func wipeTornCopies(of targets: PlexSet) {
+        commit.outstanding = 0
+        for plex in targets.members {
+            guard let attachment = plexes[Int(plex.value)].attachment else { preconditionFailure("no disk to wipe") }
+            for copy in 0..<Layout.superblockCopies where attachment.tornCopies.contains(copy) {
+                commit.outstanding += 1
+                submitCopy(copy, plex, attachment)
+            }
+        }
+    }
+
+    /// Those that could not be wiped count as failed whatever becomes of the record.
+    private mutating func tornCopiesWiped() {
+        commit.isWiping = false
+        for plex in commit.targets.subtracting(commit.failed).members {
+            plexes[Int(plex.value)].attachment?.tornCopies = .none
+        }
+        let left = commit.targets.intersection(working.union(recovering).union(joining)).subtracting(commit.failed)
+        if left.isEmpty { recordWritten() } else { writeCopies(to: left) }
+    }
+
+    private mutating func writeCopies(to targets: PlexSet) {
+        commit.targets = targets
         commit.outstanding = targets.count * 2
         for plex in targets.members {
             let index = Int(plex.value)
@@ -88,11 +120,15 @@ extension Mirror {
             guard let attachment = plexes[index].attachment else { preconditionFailure("no disk to record on") }
             let copies = Superblock.copies(ofSequence: attachment.sequence)
             for copy in [copies.0, copies.1] {
-                submitMetadata(
-                    owner: .commit, plex: plex, slot: copy, generation: UInt32(truncatingIfNeeded: commit.round),
-                    offset: Layout.superblockOffset(copy: copy, diskBytes: attachment.layout.diskBytes))
+                submitCopy(copy, plex, attachment)
             }
         }
+    }
+
+    private mutating func submitCopy(_ copy: Int, _ plex: PlexIndex, _ attachment: Attachment) {
+        submitMetadata(
+            owner: .commit, plex: plex, slot: copy, generation: UInt32(truncatingIfNeeded: commit.round),
+            offset: Layout.superblockOffset(copy: copy, diskBytes: attachment.layout.diskBytes))
     }
 
     mutating func submitMetadata(
@@ -120,6 +156,10 @@ extension Mirror {
             commit.isRunning = false
             return
         }
+        if commit.isWiping { tornCopiesWiped() } else { recordWritten() }
+    }
+
+    private mutating func recordWritten() {
         for plex in commit.targets.members { plexes[Int(plex.value)].isPairSuspect = commit.failed.contains(plex) }
         if commit.isInSecondPhase { secondPhaseFinished() } else { firstPhaseFinished() }
     }
@@ -131,9 +171,7 @@ extension Mirror {
             working.union(recovering).union(joining).contains(tag.plex)
         else { return false }
         commit.transients += 1
-        submitMetadata(
-            owner: .commit, plex: tag.plex, slot: tag.slot, generation: tag.generation,
-            offset: Layout.superblockOffset(copy: tag.slot, diskBytes: attachment.layout.diskBytes))
+        submitCopy(tag.slot, tag.plex, attachment)
         return true
     }
 
@@ -217,6 +255,7 @@ extension Mirror {
         case .commit:
             guard let snapshot = commit.snapshot, let attachment = plexes[Int(operation.plex.value)].attachment
             else { preconditionFailure("no record to write") }
+            if commit.isWiping { return bytes.clear() }
             let superblock = Superblock(
                 record: snapshot, plex: attachment.uuid, sequence: attachment.sequence, layout: attachment.layout,
                 writer: writer)

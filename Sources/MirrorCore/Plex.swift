@@ -8,16 +8,23 @@ package struct Attachment: Sendable {
     package var sequence: UInt64
     /// How much has to be copied when it joins.
     package var basis: JoinBasis
+    /// Of its superblock; they are wiped before the next update, see `Mirror.wipeTornCopies`.
+    package var tornCopies: CopySet
 
-    package init(uuid: PlexUUID, layout: Layout, sequence: UInt64, basis: JoinBasis) {
+    package init(
+        uuid: PlexUUID, layout: Layout, sequence: UInt64, basis: JoinBasis, tornCopies: CopySet = .none
+    ) {
         self.uuid = uuid
         self.layout = layout
         self.sequence = sequence
         self.basis = basis
+        self.tornCopies = tornCopies
     }
 
-    package init(_ superblock: Superblock, basis: JoinBasis) {
-        self.init(uuid: superblock.plex, layout: superblock.layout, sequence: superblock.sequence, basis: basis)
+    package init(_ superblock: Superblock, basis: JoinBasis, tornCopies: CopySet = .none) {
+        self.init(
+            uuid: superblock.plex, layout: superblock.layout, sequence: superblock.sequence, basis: basis,
+            tornCopies: tornCopies)
     }
 }
 
@@ -187,7 +194,8 @@ extension Mirror {
 
     private mutating func attach(_ plex: PlexIndex, _ assembly: Assembly) {
         guard let found = assembly.found[plex] else { preconditionFailure("a participant was not found") }
-        plexes[Int(plex.value)].attachment = Attachment(found.superblock, basis: .everything("it was in use"))
+        plexes[Int(plex.value)].attachment = Attachment(
+            found.superblock, basis: .everything("it was in use"), tornCopies: found.tornCopies)
         leaveOutNumbers(plex)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
     }

@@ -1,3 +1,5 @@
+internal import Bytes
+
 /// One plex's own copy of the mirror's record, and where everything lies on its disk.
 ///
 /// 4,096 bytes, all integers little-endian, unused bytes zero. Four copies per disk, 16 KiB apart, in the
@@ -90,6 +92,18 @@ package enum SuperblockError: Error, Equatable {
     case inconsistent(String)
 }
 
+/// Some of the copies of a disk's superblock, by number.
+package struct CopySet: Hashable, Sendable, BitwiseCopyable {
+    private var mask: UInt8 = 0
+
+    package static let none = CopySet()
+    package static let all = CopySet(mask: 1 << UInt8(Layout.superblockCopies) - 1)
+
+    package var isEmpty: Bool { mask == 0 }
+    package func contains(_ copy: Int) -> Bool { mask >> UInt8(copy) & 1 != 0 }
+    package mutating func insert(_ copy: Int) { mask |= 1 << UInt8(copy) }
+}
+
 /// What the four copies of a disk say together.
 package enum SuperblockScan: Sendable, Equatable {
     case none
@@ -146,5 +160,22 @@ package enum SuperblockScan: Sendable, Equatable {
             return hasStranger || fork == best.sequence ? .forked(sequence: best.sequence) : .found(best)
         }
         return damaged > 0 ? .damaged(copies: damaged) : .none
+    }
+
+    /// The copies that hold something, but no superblock of this format: torn in an update, or damaged.
+    ///
+    /// - Parameters:
+    ///   - area: the last 64 KiB of the disk.
+    ///   - diskBytes: its size.
+    package static func tornCopies(area: RawSpan, diskBytes: UInt64) -> CopySet {
+        var torn = CopySet.none
+        for copy in 0..<Layout.superblockCopies {
+            let start = copy * Int(Layout.superblockSpacingBytes)
+            guard area.byteCount >= start + Superblock.byteCount else { continue }
+            let bytes = area.extracting(start..<start + Superblock.byteCount)
+            let isWhole = (try? Superblock(decoding: bytes, copy: copy, diskBytes: diskBytes)) != nil
+            if !isWhole, !bytes.isZero { torn.insert(copy) }
+        }
+        return torn
     }
 }

@@ -285,10 +285,20 @@ func errorText(_ number: Int32) -> String { unsafe String(cString: strerror(numb
 /// What a disk says of itself: superblocks and the end of the event log.
 extension Disk {
     func scan() throws(DiskError) -> SuperblockScan {
-        let usable = Layout.usableBytes(ofDisk: bytes)
-        guard usable >= Layout.superblockAreaBytes else { return .none }
-        let area = try read(at: usable - Layout.superblockAreaBytes, count: Int(Layout.superblockAreaBytes))
+        let area = try superblockArea()
         return SuperblockScan.scan(area: unsafe area.span.bytes, diskBytes: bytes)
+    }
+
+    func tornCopies() throws(DiskError) -> CopySet {
+        let area = try superblockArea()
+        return SuperblockScan.tornCopies(area: unsafe area.span.bytes, diskBytes: bytes)
+    }
+
+    /// Empty if the disk is too small to hold any.
+    private func superblockArea() throws(DiskError) -> [UInt8] {
+        let usable = Layout.usableBytes(ofDisk: bytes)
+        guard usable >= Layout.superblockAreaBytes else { return [] }
+        return try read(at: usable - Layout.superblockAreaBytes, count: Int(Layout.superblockAreaBytes))
     }
 
     /// The superblock, or the reason why there is none that can be used.

@@ -24,6 +24,7 @@ struct Opening {
         var disk: Disk
         var superblock: Superblock
         var pages: FoundPages
+        var tornCopies: CopySet
     }
 
     /// - Throws: `DiskError` if a disk is named twice; whatever else is wrong with one disk leaves the others
@@ -40,7 +41,9 @@ struct Opening {
                     do throws(DiskError) {
                         let superblock = try disk.superblock()
                         candidates.append(
-                            Candidate(disk: disk, superblock: superblock, pages: disk.pages(of: superblock)))
+                            Candidate(
+                                disk: disk, superblock: superblock, pages: disk.pages(of: superblock),
+                                tornCopies: try disk.tornCopies()))
                     } catch {
                         disk.shut()
                         throw error
@@ -71,7 +74,9 @@ struct Opening {
 
     private mutating func assembleOne(_ group: [Candidate], _ options: Options) {
         let found = group.enumerated().map {
-            FoundPlex(disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages)
+            FoundPlex(
+                disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages,
+                tornCopies: $0.element.tornCopies)
         }
         var assemblyOptions = AssemblyOptions()
         assemblyOptions.allowDegraded = options.allowDegraded

@@ -182,7 +182,10 @@ extension Reactor {
             )
         }
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }
-        return (plex, Attachment(superblock, basis: basis(disk, superblock, record)))
+        return (
+            plex,
+            Attachment(superblock, basis: basis(disk, superblock, record), tornCopies: try disk.tornCopies())
+        )
     }
 
     /// How much must be copied. A copy that was broken off may have been mounted: only the time of its file's last
@@ -212,7 +215,7 @@ extension Reactor {
             var entropy = systemEntropy()
             return Attachment(
                 uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0,
-                basis: .everything("it is new to this mirror"))
+                basis: .everything("it is new to this mirror"), tornCopies: .all)
         } catch {
             switch error {
             case .diskTooSmall(let has, let needs):

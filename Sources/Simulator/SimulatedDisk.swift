@@ -268,6 +268,10 @@ struct SimulatedDisk {
         unsafe SuperblockScan.scan(area: superblocks.span.bytes, diskBytes: layout.diskBytes)
     }
 
+    var tornCopies: CopySet {
+        unsafe SuperblockScan.tornCopies(area: superblocks.span.bytes, diskBytes: layout.diskBytes)
+    }
+
     mutating func wipeSuperblocks() {
         superblocks = Array(repeating: 0, count: superblocks.count)
         head = nil

@@ -107,7 +107,8 @@ extension Simulation {
             disks[disk].truncatedAt = nil
             server.disks[disk] = disk
         }
-        let attachment = Attachment(uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis)
+        let attachment = Attachment(
+            uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis, tornCopies: disks[disk].tornCopies)
         give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
     }
 
@@ -126,7 +127,8 @@ extension Simulation {
         count(.swappedPaths)
         server.disks[place] = stray
         let basis = JoinBasis(head, disks[stray].pages, joining: record)
-        let attachment = Attachment(uuid: head.plex, layout: layout, sequence: head.sequence, basis: basis)
+        let attachment = Attachment(
+            uuid: head.plex, layout: layout, sequence: head.sequence, basis: basis, tornCopies: disks[stray].tornCopies)
         give(.join, PlexIndex(place), .join(PlexIndex(place), attachment)) { pending in
             pending.disk = stray
             pending.isExact = true

@@ -82,7 +82,8 @@ extension Simulation {
     private func found(_ present: [Int]) -> [FoundPlex] {
         present.compactMap { disk in
             guard let superblock = disks[disk].head, superblock.record.mirror == mirrorUUID else { return nil }
-            return FoundPlex(disk: disk, superblock: superblock, pages: disks[disk].pages)
+            return FoundPlex(
+                disk: disk, superblock: superblock, pages: disks[disk].pages, tornCopies: disks[disk].tornCopies)
         }
     }
 

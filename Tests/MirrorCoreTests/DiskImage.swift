@@ -110,12 +110,16 @@ struct DiskImage {
     // MARK: as a server reads it
 
     func scan() -> SuperblockScan {
+        unsafe SuperblockScan.scan(area: superblockArea.span.bytes, diskBytes: layout.diskBytes)
+    }
+
+    private var superblockArea: [UInt8] {
         let start = Layout.usableBytes(ofDisk: layout.diskBytes) - Layout.superblockAreaBytes
         var area = [UInt8](repeating: 0, count: Int(Layout.superblockAreaBytes))
         for (offset, block) in blocks where offset >= start {
             area.replaceSubrange(Int(offset - start)..<Int(offset - start) + block.count, with: block)
         }
-        return unsafe SuperblockScan.scan(area: area.span.bytes, diskBytes: layout.diskBytes)
+        return area
     }
 
     /// - Parameter mirror: whose pages they should be; nil: those of the superblock.
@@ -133,6 +137,8 @@ struct DiskImage {
     /// Nil: no superblock can be read.
     func found(disk: Int) -> FoundPlex? {
         guard case .found(let superblock) = scan() else { return nil }
-        return FoundPlex(disk: disk, superblock: superblock, pages: pages(of: superblock))
+        return unsafe FoundPlex(
+            disk: disk, superblock: superblock, pages: pages(of: superblock),
+            tornCopies: SuperblockScan.tornCopies(area: superblockArea.span.bytes, diskBytes: layout.diskBytes))
     }
 }

@@ -54,6 +54,16 @@ import Testing
         }
     }
 
+    @Test func tornCopiesAreThoseThatHoldSomethingButNoSuperblock() throws {
+        var area = try area([4])
+        #expect(area.tornCopies() == .none)
+        area.bytes[SuperblockArea.start(1) + 4095] = 1
+        area.bytes[SuperblockArea.start(2) + 2000] ^= 1
+        let torn = area.tornCopies()
+        #expect((0..<4).filter(torn.contains) == [1, 2])
+        #expect(unsafe SuperblockScan.tornCopies(area: [UInt8]().span.bytes, diskBytes: Golden.diskBytes) == .none)
+    }
+
     @Test func allCopiesDestroyedAreCounted() throws {
         var area = try area([4, 5])
         for copy in 0..<4 { area.bytes[SuperblockArea.start(copy) + 100] ^= 0x10 }

@@ -86,6 +86,8 @@ struct SimulationTests {
         107948,
         // A write was acknowledged that such a plex had dropped.
         232770,
+        // Two superblock updates, both cut off, left sectors that added up to a record that was never finished.
+        145271,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
