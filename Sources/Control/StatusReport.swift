@@ -68,6 +68,44 @@ public struct StatusReport: Codable, Sendable {
         }
     }
 
+    /// By kind of request, since the server started.
+    public struct Latency: Codable, Sendable, Equatable {
+        public var read: LatencyReport
+        public var write: LatencyReport
+        /// Zeroes and trims.
+        public var zero: LatencyReport
+        public var flush: LatencyReport
+        /// Superblocks, bitmap and event log; null for a mirror, which has these on its plexes.
+        public var metadata: LatencyReport?
+
+        public init(
+            read: LatencyReport, write: LatencyReport, zero: LatencyReport, flush: LatencyReport,
+            metadata: LatencyReport? = nil
+        ) {
+            self.read = read
+            self.write = write
+            self.zero = zero
+            self.flush = flush
+            self.metadata = metadata
+        }
+
+        /// What was added since an earlier report.
+        public func since(_ earlier: Latency?) -> Latency {
+            Latency(
+                read: read.since(earlier?.read), write: write.since(earlier?.write), zero: zero.since(earlier?.zero),
+                flush: flush.since(earlier?.flush), metadata: metadata?.since(earlier?.metadata))
+        }
+
+        public func encode(to encoder: any Encoder) throws {
+            var container = encoder.container(keyedBy: CodingKeys.self)
+            try container.encode(read, forKey: .read)
+            try container.encode(write, forKey: .write)
+            try container.encode(zero, forKey: .zero)
+            try container.encode(flush, forKey: .flush)
+            try container.encode(metadata, forKey: .metadata)
+        }
+    }
+
     public struct Plex: Codable, Sendable {
         public var index: Int
         public var uuid: String
@@ -85,6 +123,9 @@ public struct StatusReport: Codable, Sendable {
         public var badRanges: [[UInt64]] = []
         /// What a join would copy, in bytes; null: nothing, or nobody counts.
         public var missedBytes: UInt64?
+        /// Operations that its disk has not finished.
+        public var queueDepth: Int?
+        public var latency: Latency?
 
         public init(
             index: Int, uuid: String, disk: String?, state: String, reason: String?, io: String?, readErrors: UInt64,
@@ -119,6 +160,8 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(sparesFree, forKey: .sparesFree)
             try container.encode(badRanges, forKey: .badRanges)
             try container.encode(missedBytes, forKey: .missedBytes)
+            try container.encode(queueDepth, forKey: .queueDepth)
+            try container.encode(latency, forKey: .latency)
         }
     }
 
@@ -135,6 +178,10 @@ public struct StatusReport: Codable, Sendable {
         public var clients: Int
         public var bitmap: Bitmap?
         public var resync: Resync?
+        /// Requests that clients wait for.
+        public var queueDepth: Int?
+        /// Null if the mirror is not served.
+        public var latency: Latency?
         public var plexes: [Plex]
 
         public init(name: String, uuid: String, size: UInt64, state: String) {
@@ -151,7 +198,7 @@ public struct StatusReport: Codable, Sendable {
 
         enum CodingKeys: String, CodingKey {
             case name, uuid, size, state, reason, action, generation, epoch, readOnly, clients, bitmap, resync, scrub
-            case plexes
+            case queueDepth, latency, plexes
         }
 
         public init(from decoder: any Decoder) throws {
@@ -168,6 +215,8 @@ public struct StatusReport: Codable, Sendable {
             clients = try container.decode(Int.self, forKey: .clients)
             bitmap = try container.decodeIfPresent(Bitmap.self, forKey: .bitmap)
             resync = try container.decodeIfPresent(Resync.self, forKey: .resync)
+            queueDepth = try container.decodeIfPresent(Int.self, forKey: .queueDepth)
+            latency = try container.decodeIfPresent(Latency.self, forKey: .latency)
             plexes = try container.decode([Plex].self, forKey: .plexes)
         }
 
@@ -187,6 +236,8 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(resync, forKey: .resync)
             // Null: no scrub has ever run, for there is none in this version.
             try container.encodeNil(forKey: .scrub)
+            try container.encode(queueDepth, forKey: .queueDepth)
+            try container.encode(latency, forKey: .latency)
             try container.encode(plexes, forKey: .plexes)
         }
 

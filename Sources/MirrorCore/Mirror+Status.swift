@@ -27,6 +27,7 @@ package struct MirrorStatus: Sendable {
         package var isAtRisk: Bool
         /// Regions that a join would copy; nil: it lacks none, or nobody counts.
         package var missedRegions: Int?
+        package var operationsInFlight: Int
     }
 
     package var state: State
@@ -108,7 +109,8 @@ extension Mirror {
         return MirrorStatus.PlexStatus(
             index: plex, member: member, state: state, reason: reason,
             isOpen: plexes[Int(plex.value)].attachment != nil,
-            isAtRisk: isAtRisk, missedRegions: missedRegions(plex))
+            isAtRisk: isAtRisk, missedRegions: missedRegions(plex),
+            operationsInFlight: plexes[Int(plex.value)].inFlight)
     }
 
     /// What is in its map, or will be when intent bits are cleared.

@@ -144,6 +144,8 @@ package struct Mirror: ~Copyable {
     /// Whether one more client request fits; the driver keeps the rest waiting.
     package var hasRoom: Bool { clientRequestsInFlight < limits.requests }
 
+    package var requestsInFlight: Int { clientRequestsInFlight }
+
     package mutating func handle(_ event: Event, now: Instant) {
         self.now = now
         switch event {

@@ -75,6 +75,8 @@ struct ClientJob {
     /// Of the payload within the buffer.
     var payloadOffset = 0
     var extentCount = 0
+    /// When all of it was there, payload included; monotonic nanoseconds.
+    var completeAt: UInt64 = 0
 }
 
 /// What one server process allows itself. Sizes in bytes, times in nanoseconds.

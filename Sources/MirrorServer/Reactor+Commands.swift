@@ -129,6 +129,7 @@ extension Reactor {
             let oldPath = served.paths[index]
             served.disks[index] = disk
             served.paths[index] = path
+            served.plexMeters[index] = IOMeter()
             send(.join(plex, attachment), to: served, for: control, disk: (disk, plex, oldPath))
         } catch {
             disk.shut()

@@ -21,6 +21,8 @@ struct DiskJob {
     var metadata: PooledBuffer?
     var zeroed: UInt64 = 0
     var moved: UInt64 = 0
+    /// Monotonic nanoseconds.
+    var begunAt: UInt64 = 0
 }
 
 /// How an operation ended that did not go through the ring.
@@ -84,7 +86,7 @@ extension Reactor {
                 operations.append(DiskJob())
                 return operations.count - 1
             }()
-        operations[index] = DiskJob(mirror: served.index, operation: operation)
+        operations[index] = DiskJob(mirror: served.index, operation: operation, begunAt: now.nanoseconds)
         guard let disk = served.disks[Int(operation.plex.value)] else {
             localCompletions.append((index, .ended(.failed(DiskFailure(kind: .gone, errorNumber: EBADF)))))
             return
@@ -167,6 +169,10 @@ extension Reactor {
     private func completeOperation(_ index: Int, _ result: DiskResult) {
         guard let operation = operations[index].operation else { return }
         let mirror = operations[index].mirror
+        if let kind = IOMeter.Kind(operation.kind) {
+            mirrors[mirror].plexMeters[Int(operation.plex.value)].count(
+                kind, bytes: operation.length, nanoseconds: now.nanoseconds - operations[index].begunAt)
+        }
         if let metadata = operations[index].metadata { metadataPool.give(metadata) }
         operations[index] = DiskJob()
         freeOperations.append(index)

@@ -63,6 +63,7 @@ extension Reactor {
     /// Only now does the write exist: an incomplete one is never applied.
     func payloadComplete(_ connection: Connection, _ job: Int) {
         connection.receiving = nil
+        jobs[job].completeAt = now.nanoseconds
         let served = mirrors[jobs[job].mirror]
         // There was room when its header came; others may have taken it while the payload was on its way.
         if served.waitingJobs.isEmpty, served.mirror.hasRoom { start(job) } else { served.waitingJobs.append(job) }
@@ -131,7 +132,7 @@ extension Reactor {
         jobs[job] = ClientJob(
             isUsed: true, generation: generation, connection: connection.index,
             connectionGeneration: connection.generation, mirror: mirror, request: request, buffer: buffer,
-            isLarge: isLarge)
+            isLarge: isLarge, completeAt: now.nanoseconds)
         connection.requestsInFlight += 1
         connection.bytesInFlight += bytes
         return job
@@ -177,6 +178,10 @@ extension Reactor {
     func reply(_ id: RequestID, _ status: ReplyStatus) {
         let job = Int(id.value & 0xFFFF_FFFF)
         precondition(jobs[job].isUsed && UInt64(jobs[job].generation) == id.value >> 32)
+        if let kind = IOMeter.Kind(jobs[job].request.command) {
+            mirrors[jobs[job].mirror].meter.count(
+                kind, bytes: UInt64(jobs[job].request.length), nanoseconds: now.nanoseconds - jobs[job].completeAt)
+        }
         guard let connection = connections[jobs[job].connection],
             connection.generation == jobs[job].connectionGeneration
         else {

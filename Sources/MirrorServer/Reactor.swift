@@ -155,7 +155,10 @@ final class Reactor {
         // Who has waited comes before who has just arrived.
         retryBlocked()
         readConnections()
-        completeLocally()
+        if !localCompletions.isEmpty {
+            now = currentInstant()
+            completeLocally()
+        }
         resumeAccepting()
         let sinceTick = now.nanoseconds - lastTick
         if sinceTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {

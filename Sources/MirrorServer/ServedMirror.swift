@@ -21,6 +21,10 @@ final class ServedMirror {
     /// What `plexus events` shows, oldest first.
     var events: [EventRecord]
     var isStopped = false
+    /// Of what clients asked for.
+    var meter = IOMeter()
+    /// Of what was asked of the disks, by plex index.
+    var plexMeters = Array(repeating: IOMeter(), count: PlexSet.capacity)
     /// Jobs of writes that are received but found no room in the core.
     var waitingJobs = Deque<Int>()
     let export: ExportDescription
@@ -87,6 +91,10 @@ final class ServedMirror {
                 bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason,
                 running: $0.isRunning)
         }
+        report.queueDepth = mirror.requestsInFlight + waitingJobs.count
+        report.latency = StatusReport.Latency(
+            read: meter.report(.read), write: meter.report(.write), zero: meter.report(.zero),
+            flush: meter.report(.flush))
         report.plexes = status.plexes.map { plexReport($0) }
         return report
     }
@@ -101,6 +109,11 @@ final class ServedMirror {
             readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
             corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: 0)
         report.atRisk = plex.isAtRisk
+        report.queueDepth = plex.operationsInFlight
+        let meter = plexMeters[index]
+        report.latency = StatusReport.Latency(
+            read: meter.report(.read), write: meter.report(.write), zero: meter.report(.zero),
+            flush: meter.report(.flush), metadata: meter.report(.metadata))
         report.missedBytes = plex.missedRegions.map {
             min(UInt64($0) * mirror.record.regionBytes, mirror.record.dataBytes)
         }

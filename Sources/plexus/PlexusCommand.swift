@@ -13,8 +13,7 @@ struct PlexusCommand: ParsableCommand {
             """,
         version: plexusVersion,
         subcommands: [
-            Create.self, Serve.self, Status.self, Examine.self, Break.self, Join.self, Resolve.self, Offline.self,
-            Online.self,
-            Wait.self, Stop.self, Events.self,
+            Create.self, Serve.self, Status.self, Top.self, Examine.self, Break.self, Join.self, Resolve.self,
+            Offline.self, Online.self, Wait.self, Stop.self, Events.self,
         ])
 }

@@ -44,6 +44,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         broken.atRisk = true
         broken.badRanges = [[4096, 8192]]
         broken.missedBytes = 1 << 20
+        broken.queueDepth = 2
+        mirror.queueDepth = 3
         mirror.plexes = [plex(0, disk: "/srv/a.img", state: "in-sync", reason: nil, io: "direct"), broken]
         return mirror
     }
@@ -53,13 +55,13 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             try encode(report([degraded])) == """
                 {"mirrors":[{"action":"bring it back: plexus join data /srv/b.img",\
                 "bitmap":{"dirty":3,"regionSize":1048576,"regions":1024},"clients":1,"epoch":12,\
-                "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","name":"data","plexes":[\
+                "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","latency":null,"name":"data","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"disk":"/srv/a.img","index":0,"io":"direct",\
-                "missedBytes":null,"readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"in-sync",\
+                "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"in-sync",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
                 {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"disk":"/srv/b.img","index":1,"io":"buffered",\
-                "missedBytes":1048576,"readErrors":1,"reason":"write error EIO at 4096","spared":4,"sparesFree":5,"state":"failed",\
-                "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"readOnly":false,\
+                "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","spared":4,"sparesFree":5,"state":"failed",\
+                "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"queueDepth":3,"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
                 "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"paused":true,"plex":1,\
                 "reason":"it was joined","running":true,"total":20},"scrub":null,"size":1073741824,"state":"degraded",\
@@ -72,10 +74,10 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         mirror.plexes = [plex(0, disk: nil, state: "missing", reason: nil, io: nil)]
         #expect(
             try encode(report([mirror])) == """
-                {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","name":"m","plexes":[\
-                {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"missedBytes":null,"readErrors":1,\
-                "reason":null,"spared":4,"sparesFree":5,"state":"missing",\
-                "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"readOnly":false,"reason":null,\
+                {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","latency":null,"name":"m","plexes":[\
+                {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"latency":null,"missedBytes":null,\
+                "queueDepth":null,"readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"missing",\
+                "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"queueDepth":null,"readOnly":false,"reason":null,\
                 "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
                 "server":{"pid":4711,"version":"0.1.0"},"version":1}
                 """)
@@ -119,7 +121,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         #expect(
             encoded.subtracting(documented) == [
                 "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
-                "mirrors.plexes.missedBytes",
+                "mirrors.plexes.missedBytes", "mirrors.queueDepth", "mirrors.latency", "mirrors.plexes.queueDepth",
+                "mirrors.plexes.latency",
             ])
     }
 

@@ -79,6 +79,32 @@ class Copies(Case):
         self.assert_clean_end(self.server)
         self.assert_identical(self.size, self.image, self.server.disks[0])
 
+    def test_status_counts_what_nbdcopy_did_and_top_shows_it(self):
+        server = self.server
+        image = self.dir / "image"
+        random_image(image, 16 * MiB, 7)
+        self.call("nbdcopy", "--connections=1", "--requests=4", "--request-size=65536", image, server.uri(), timeout=120)
+        mirror = server.mirror()
+        for latency in (mirror["latency"], *(plex["latency"] for plex in mirror["plexes"])):
+            write = latency["write"]
+            # The image has holes, which nbdcopy zeroes.
+            self.assertEqual(write["bytes"] + latency["zero"]["bytes"], 16 * MiB)
+            self.assertEqual(write["requests"], write["bytes"] // 65536)
+            self.assertEqual(sum(count for _, count in write["histogram"]), write["requests"])
+            times = [write[f"{name}Microseconds"] for name in ("p50", "p99", "p999", "max")]
+            self.assertEqual(times, sorted(times))
+        self.assertGreater(mirror["plexes"][0]["latency"]["metadata"]["requests"], 0)
+        self.assertEqual((mirror["latency"]["metadata"], mirror["latency"]["read"]["p50Microseconds"]), (None, None))
+        self.assertEqual((mirror["queueDepth"], mirror["plexes"][1]["queueDepth"]), (0, 0))
+        # Nothing happens any more: top shows what happens, not what happened.
+        seen = [json.loads(line) for line in server.verb(
+            "top", "--json", "--count", "2", "--interval", "0.2").stdout.splitlines()]
+        self.assertEqual([one["mirrors"][0]["latency"]["write"]["requests"] for one in seen], [0, 0])
+        text = server.verb("top", "data", "--count", "1", "--interval", "0.1").stdout
+        self.assertIn("mirror data: healthy", text)
+        self.assertEqual(text.count("p99.9"), 1)
+        self.assertEqual(text.count("write "), 3)
+
     def test_nbdcopy_one_connection_small_requests(self):
         self.need("nbdcopy")
         self.call("nbdcopy", "--connections=1", "--requests=1", "--request-size=65536", "--flush", self.image,
