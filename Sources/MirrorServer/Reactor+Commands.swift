@@ -5,7 +5,7 @@ internal import MirrorFormat
 
 /// The verbs that change something: break, join, offline, online, stop.
 extension Reactor {
-    func command(_ request: ControlRequest, from control: ControlConnection) {
+    mutating func command(_ request: ControlRequest, from control: ControlConnection) {
         if request.verb == .stop, request.mirror == nil {
             control.asksToStop = true
             respond(stopAll(), to: control)
@@ -45,14 +45,14 @@ extension Reactor {
         }
     }
 
-    private func detachedName(_ served: ServedMirror, _ plex: PlexIndex) -> String {
+    private mutating func detachedName(_ served: ServedMirror, _ plex: PlexIndex) -> String {
         let suffix = "-plex\(plex)"
         var name = served.name
         while name.utf8.count + suffix.utf8.count > Superblock.maximumNameBytes { name.removeLast() }
         return name + suffix
     }
 
-    private func find(_ text: String?, in served: ServedMirror) throws(DiskError) -> PlexIndex {
+    private mutating func find(_ text: String?, in served: ServedMirror) throws(DiskError) -> PlexIndex {
         guard let text, let plex = served.plex(named: text) else {
             throw DiskError(
                 "mirror \(served.name) has no plex \(text ?? ""); see plexus status \(served.name) for their numbers")
@@ -60,14 +60,14 @@ extension Reactor {
         return plex
     }
 
-    private func stopAll() -> ControlResponse {
+    private mutating func stopAll() -> ControlResponse {
         beginStop()
         var response = ControlResponse()
         response.message = "stopping: requests in flight are answered, then everything is flushed and marked clean"
         return response
     }
 
-    private func send(
+    private mutating func send(
         _ command: Command, to served: ServedMirror, for control: ControlConnection,
         disk: (Disk, PlexIndex, oldPath: String?)? = nil
     ) {
@@ -77,7 +77,7 @@ extension Reactor {
         deliver(.command(id, command), to: served.index)
     }
 
-    func answerCommands(_ served: ServedMirror) {
+    mutating func answerCommands(_ served: ServedMirror) {
         while let (id, answer) = served.mirror.takeAnswer() {
             guard let pending = commands.removeValue(forKey: id) else { continue }
             var response = ControlResponse()
@@ -107,7 +107,7 @@ extension Reactor {
     // MARK: join
 
     /// Opens the disk, finds out whether it may become a plex of this mirror, and hands it to the core.
-    private func join(
+    private mutating func join(
         _ path: String, _ served: ServedMirror, _ control: ControlConnection, force: Bool, expected: PlexIndex?
     ) throws(DiskError) {
         for other in mirrors {
@@ -137,7 +137,7 @@ extension Reactor {
         }
     }
 
-    private func judge(_ disk: Disk, _ served: ServedMirror, force: Bool) throws(DiskError) -> (PlexIndex, Attachment) {
+    private mutating func judge(_ disk: Disk, _ served: ServedMirror, force: Bool) throws(DiskError) -> (PlexIndex, Attachment) {
         let record = served.mirror.record
         switch try disk.scan() {
         case .found(let superblock):
@@ -163,7 +163,7 @@ extension Reactor {
     }
 
     /// A disk that was a plex of this mirror, or was broken off it.
-    private func judgeKnown(
+    private mutating func judgeKnown(
         _ disk: Disk, _ superblock: Superblock, _ record: Record, force: Bool
     ) throws(DiskError) -> (PlexIndex, Attachment)? {
         let own = superblock.record
@@ -191,7 +191,7 @@ extension Reactor {
 
     /// How much must be copied. A copy that was broken off may have been mounted: only the time of its file's last
     /// change can tell.
-    private func basis(_ disk: Disk, _ superblock: Superblock, _ record: Record) -> JoinBasis {
+    private mutating func basis(_ disk: Disk, _ superblock: Superblock, _ record: Record) -> JoinBasis {
         let own = superblock.record
         if own.mirror != record.mirror, let objection = disk.objection(toUntouchedSince: own.updatedTime) {
             return .everything(objection)
@@ -200,7 +200,7 @@ extension Reactor {
         return JoinBasis(superblock, disk.pages(of: superblock, mirror: pagesOf), joining: record)
     }
 
-    private func vacancy(in record: Record, _ disk: Disk) throws(DiskError) -> PlexIndex {
+    private mutating func vacancy(in record: Record, _ disk: Disk) throws(DiskError) -> PlexIndex {
         guard let free = record.members.firstIndex(where: { $0.role == .absent }) else {
             throw DiskError(
                 "\(disk.path): mirror \(record.name) has \(PlexSet.capacity) plexes already; forget one first: plexus break \(record.name) PLEX --nokeep"
@@ -209,7 +209,7 @@ extension Reactor {
         return PlexIndex(free)
     }
 
-    private func freshAttachment(_ disk: Disk, _ record: Record) throws(DiskError) -> Attachment {
+    private mutating func freshAttachment(_ disk: Disk, _ record: Record) throws(DiskError) -> Attachment {
         do throws(LayoutError) {
             let layout = try Layout(
                 diskBytes: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)

@@ -7,11 +7,11 @@ internal import URing
 
 /// Accepting, reading and sending.
 extension Reactor {
-    private func key(_ connection: Connection) -> UInt64 {
+    private mutating func key(_ connection: Connection) -> UInt64 {
         UInt64(connection.generation & 0xFFFF_FFFF) << 24 | UInt64(connection.index)
     }
 
-    private func connection(_ key: UInt64) -> Connection? {
+    private mutating func connection(_ key: UInt64) -> Connection? {
         let index = Int(key & 0xFF_FFFF)
         guard index < connections.count, let connection = connections[index],
             UInt64(connection.generation) == key >> 24
@@ -19,7 +19,7 @@ extension Reactor {
         return connection
     }
 
-    func accept(_ index: Int) {
+    mutating func accept(_ index: Int) {
         let listener = listeners[index]
         while true {
             guard isStopping || handshaking < limits.handshakes else {
@@ -46,13 +46,13 @@ extension Reactor {
         }
     }
 
-    func resumeAccepting() {
+    mutating func resumeAccepting() {
         guard isAcceptPaused, handshaking < limits.handshakes else { return }
         isAcceptPaused = false
         for index in listeners.indices { accept(index) }
     }
 
-    private func open(_ file: Int32) {
+    private mutating func open(_ file: Int32) {
         let index = connections.firstIndex { $0 == nil } ?? connections.count
         if index == connections.count { connections.append(nil) }
         // 24 bits of index and 32 of generation fill the user data beside its source.
@@ -66,26 +66,26 @@ extension Reactor {
         poll(file, .connectionInput, key(connection))
     }
 
-    func inputReady(_ key: UInt64, hasMore: Bool) {
+    mutating func inputReady(_ key: UInt64, hasMore: Bool) {
         guard let connection = connection(key) else { return }
         connection.isReadable = true
         if !hasMore { poll(connection.file, .connectionInput, key) }
         enqueue(connection)
     }
 
-    func outputReady(_ key: UInt64) {
+    mutating func outputReady(_ key: UInt64) {
         guard let connection = connection(key) else { return }
         connection.isWaitingToSend = false
         wantSend(connection)
     }
 
-    private func enqueue(_ connection: Connection) {
+    private mutating func enqueue(_ connection: Connection) {
         guard !connection.isQueued, !connection.isBlocked, !connection.isEnding else { return }
         connection.isQueued = true
         ready.append(connection.index)
     }
 
-    func readConnections() {
+    mutating func readConnections() {
         let batch = ready
         ready.removeAll(keepingCapacity: true)
         for index in batch {
@@ -96,7 +96,7 @@ extension Reactor {
     }
 
     /// Connections that found no room try again, oldest first, as soon as something was given back.
-    func retryBlocked() {
+    mutating func retryBlocked() {
         guard hasFreed, !blocked.isEmpty else { return }
         hasFreed = false
         let batch = blocked
@@ -114,19 +114,19 @@ extension Reactor {
         }
     }
 
-    private func hasHungUp(_ connection: Connection) -> Bool {
+    private mutating func hasHungUp(_ connection: Connection) -> Bool {
         var poll = pollfd(fd: connection.file, events: Int16(0x2000), revents: 0)  // POLLRDHUP
         return unsafe Glibc.poll(&poll, 1, 0) > 0 && poll.revents & (0x2000 | Int16(POLLHUP) | Int16(POLLERR)) != 0
     }
 
-    func block(_ connection: Connection) {
+    mutating func block(_ connection: Connection) {
         guard !connection.isBlocked else { return }
         connection.isBlocked = true
         blocked.append(connection.index)
     }
 
     /// Reads until the socket is empty, the connection is blocked, or its turn is over.
-    private func receive(_ connection: Connection) {
+    private mutating func receive(_ connection: Connection) {
         var turns = 8
         if !connection.inbox.isEmpty, connection.receiving == nil { parseInbox(connection) }
         while turns > 0, connections[connection.index] === connection, !connection.isBlocked, !connection.isEnding {
@@ -138,7 +138,7 @@ extension Reactor {
     }
 
     /// What was left over is parsed without waiting for more.
-    private func parseInbox(_ connection: Connection) {
+    private mutating func parseInbox(_ connection: Connection) {
         let count = connection.inbox.count
         let memory = unsafe scratch.pointer(scratchBuffer)
         unsafe connection.inbox.withUnsafeBytes { bytes in
@@ -148,7 +148,7 @@ extension Reactor {
         parseScratch(connection, count: count)
     }
 
-    private func receiveRequests(_ connection: Connection) {
+    private mutating func receiveRequests(_ connection: Connection) {
         let held = connection.inbox.count
         let memory = unsafe scratch.pointer(scratchBuffer)
         let room = limits.scratchBytes - held
@@ -166,7 +166,7 @@ extension Reactor {
     }
 
     /// The rest of a large write goes straight to its buffer.
-    private func receivePayload(_ connection: Connection) {
+    private mutating func receivePayload(_ connection: Connection) {
         guard let job = connection.receiving else { return }
         let missing = Int(jobs[job].request.payloadBytes) - connection.received
         let target = unsafe payloadMemory(job) + connection.received
@@ -177,7 +177,7 @@ extension Reactor {
     }
 
     /// - Returns: whether there are bytes; if not, the connection was dealt with.
-    private func didReceive(_ count: Int, _ connection: Connection) -> Bool {
+    private mutating func didReceive(_ count: Int, _ connection: Connection) -> Bool {
         if count > 0 {
             connection.progressAt = now.nanoseconds
             return true
@@ -194,7 +194,7 @@ extension Reactor {
     // MARK: parsing
 
     /// Consumes what it can of the first `count` scratch bytes and keeps the rest.
-    private func parseScratch(_ connection: Connection, count: Int) {
+    private mutating func parseScratch(_ connection: Connection, count: Int) {
         let memory = unsafe scratch.pointer(scratchBuffer)
         var position = 0
         while position < count, connections[connection.index] === connection, !connection.isBlocked,
@@ -221,7 +221,7 @@ extension Reactor {
             contentsOf: UnsafeRawBufferPointer(start: memory + position, count: count - position))
     }
 
-    private func shakeHands(_ connection: Connection, _ bytes: RawSpan) -> Int {
+    private mutating func shakeHands(_ connection: Connection, _ bytes: RawSpan) -> Int {
         let consumed = connection.session.handshake(
             bytes, catalog: catalog, shuttingDown: isStopping, output: &connection.rawOutput)
         if connection.hasOutput { wantSend(connection) }
@@ -238,13 +238,13 @@ extension Reactor {
 
     // MARK: sending
 
-    func wantSend(_ connection: Connection) {
+    mutating func wantSend(_ connection: Connection) {
         guard !connection.needsSend else { return }
         connection.needsSend = true
         toSend.append(connection.index)
     }
 
-    func sendAll() {
+    mutating func sendAll() {
         let batch = toSend
         toSend.removeAll(keepingCapacity: true)
         for index in batch {
@@ -254,7 +254,7 @@ extension Reactor {
         }
     }
 
-    private func send(_ connection: Connection) {
+    private mutating func send(_ connection: Connection) {
         while connection.hasOutput {
             let count = connection.rawSent < connection.rawOutput.count ? sendRaw(connection) : sendReplies(connection)
             if count < 0 {
@@ -276,7 +276,7 @@ extension Reactor {
         if connection.isEnding, connection.requestsInFlight == 0 { close(connection) }
     }
 
-    private func sendRaw(_ connection: Connection) -> Int {
+    private mutating func sendRaw(_ connection: Connection) -> Int {
         let start = connection.rawSent
         let count = unsafe connection.rawOutput.withUnsafeBytes { bytes in
             unsafe Glibc.send(
@@ -292,7 +292,7 @@ extension Reactor {
     }
 
     /// Up to 32 replies in one call: headers from a small array on the side, payloads from their buffers.
-    private func sendReplies(_ connection: Connection) -> Int {
+    private mutating func sendReplies(_ connection: Connection) -> Int {
         let batch = min(connection.replies.count, 32)
         var headers = InlineArray<4096, UInt8>(repeating: 0)
         var vectors = unsafe InlineArray<64, iovec>(repeating: iovec())
@@ -324,7 +324,7 @@ extension Reactor {
         return count
     }
 
-    private func append(
+    private mutating func append(
         _ memory: UnsafeMutableRawPointer, _ count: Int, to vectors: inout InlineArray<64, iovec>, _ used: inout Int,
         skipping skip: inout Int
     ) {
@@ -335,7 +335,7 @@ extension Reactor {
         used += 1
     }
 
-    private func repliesSent(_ connection: Connection, bytes: Int) {
+    private mutating func repliesSent(_ connection: Connection, bytes: Int) {
         connection.sent += bytes
         while let first = connection.replies.first, connection.sent >= first.totalBytes {
             connection.sent -= first.totalBytes
@@ -346,29 +346,29 @@ extension Reactor {
     }
 
     /// The payload of a reply that is sent, or never will be.
-    private func give(_ reply: OutgoingReply, back connection: Connection) {
+    private mutating func give(_ reply: OutgoingReply, back connection: Connection) {
         guard let payload = reply.payload else { return }
         giveBuffer(payload, isLarge: reply.isLarge)
         connection.bytesInFlight -= payload.bytes
     }
 
-    func giveBuffer(_ buffer: PooledBuffer, isLarge: Bool) {
+    mutating func giveBuffer(_ buffer: PooledBuffer, isLarge: Bool) {
         giveUnused(buffer, isLarge: isLarge)
         hasFreed = true
     }
 
     /// As `giveBuffer`, for one that nobody can have waited for.
-    func giveUnused(_ buffer: PooledBuffer, isLarge: Bool) {
+    mutating func giveUnused(_ buffer: PooledBuffer, isLarge: Bool) {
         if isLarge { largePool.give(buffer) } else { smallPool.give(buffer) }
     }
 
-    func poolPointer(_ buffer: PooledBuffer, isLarge: Bool) -> UnsafeMutableRawPointer {
+    mutating func poolPointer(_ buffer: PooledBuffer, isLarge: Bool) -> UnsafeMutableRawPointer {
         unsafe isLarge ? largePool.pointer(buffer) : smallPool.pointer(buffer)
     }
 
     // MARK: ending
 
-    func endAfterReplies(_ connection: Connection) {
+    mutating func endAfterReplies(_ connection: Connection) {
         connection.isEnding = true
         if let job = connection.receiving {
             // Nothing more is read: this write stays incomplete, and nobody may wait for it.
@@ -380,14 +380,14 @@ extension Reactor {
         if connection.requestsInFlight == 0, !connection.hasOutput { close(connection) } else { wantSend(connection) }
     }
 
-    func endConnections(of mirror: Int) {
+    mutating func endConnections(of mirror: Int) {
         for connection in connections where connection?.mirror == mirror {
             if let connection { endAfterReplies(connection) }
         }
     }
 
     /// Ends the connection at once. Requests in flight go on to the disks, their replies go nowhere.
-    func close(_ connection: Connection) {
+    mutating func close(_ connection: Connection) {
         guard connections[connection.index] === connection else { return }
         connections[connection.index] = nil
         if connection.session.phase != .transmission { handshaking -= 1 }
@@ -403,7 +403,7 @@ extension Reactor {
     }
 
     /// Handshakes that take too long, and clients that sit on memory that others wait for.
-    func expireConnections() {
+    mutating func expireConnections() {
         let isShort = blocked.contains { connections[$0].map { $0.isBlocked && $0.isShortOfMemory } ?? false }
         for case let connection? in connections {
             if connection.mirror == nil, now.nanoseconds - connection.acceptedAt > limits.handshakeNanoseconds {

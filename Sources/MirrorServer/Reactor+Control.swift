@@ -42,7 +42,7 @@ struct PendingCommand {
 }
 
 extension Reactor {
-    func acceptControl() {
+    mutating func acceptControl() {
         guard let controlListener else { return }
         while true {
             guard let file = controlListener.accept() else { return }
@@ -59,19 +59,19 @@ extension Reactor {
         }
     }
 
-    private func control(_ key: UInt64) -> ControlConnection? {
+    private mutating func control(_ key: UInt64) -> ControlConnection? {
         let index = Int(key & 0xFF_FFFF)
         guard index < controls.count, let control = controls[index], control.key == key else { return nil }
         return control
     }
 
-    func controlWritable(_ key: UInt64) {
+    mutating func controlWritable(_ key: UInt64) {
         guard let control = control(key) else { return }
         control.isWaitingToSend = false
         flushControl(control)
     }
 
-    func controlReady(_ key: UInt64, hasMore: Bool) {
+    mutating func controlReady(_ key: UInt64, hasMore: Bool) {
         guard let control = control(key) else { return }
         var chunk = [UInt8](repeating: 0, count: 16_384)
         while true {
@@ -95,12 +95,12 @@ extension Reactor {
     }
 
     /// A program that only closed its sending half still gets its answers.
-    func endIfAnswered(_ control: ControlConnection) {
+    mutating func endIfAnswered(_ control: ControlConnection) {
         guard control.hasEnded, !commands.values.contains(where: { $0.control == control.index }) else { return }
         shutControl(control)
     }
 
-    private func handle(_ line: [UInt8], from control: ControlConnection) {
+    private mutating func handle(_ line: [UInt8], from control: ControlConnection) {
         guard let request = try? ControlRequest(line: line) else {
             respond(.failure("this request can't be understood"), to: control)
             return
@@ -119,14 +119,14 @@ extension Reactor {
         }
     }
 
-    func respond(_ response: ControlResponse, to control: ControlConnection) {
+    mutating func respond(_ response: ControlResponse, to control: ControlConnection) {
         guard controls[control.index] === control, let line = try? response.line() else { return }
         control.outbox += line
         control.outbox.append(UInt8(ascii: "\n"))
         flushControl(control)
     }
 
-    private func flushControl(_ control: ControlConnection) {
+    private mutating func flushControl(_ control: ControlConnection) {
         while !control.outbox.isEmpty, !control.isWaitingToSend {
             let count = unsafe Glibc.send(
                 control.file, control.outbox, control.outbox.count,
@@ -149,7 +149,7 @@ extension Reactor {
     }
 
     /// The server leaves: whoever asked for it hears how that went.
-    func endControl(_ control: ControlConnection) {
+    mutating func endControl(_ control: ControlConnection) {
         if control.asksToStop, !stopComplaints.isEmpty {
             var response = ControlResponse()
             response.message = stopComplaints.joined(separator: "; ")
@@ -158,7 +158,7 @@ extension Reactor {
         shutControl(control)
     }
 
-    func shutControl(_ control: ControlConnection) {
+    mutating func shutControl(_ control: ControlConnection) {
         guard controls[control.index] === control else { return }
         controls[control.index] = nil
         ring.preparePollRemoval(
@@ -171,7 +171,7 @@ extension Reactor {
 
     // MARK: reading verbs
 
-    private func reportStatus(_ request: ControlRequest, to control: ControlConnection) {
+    private mutating func reportStatus(_ request: ControlRequest, to control: ControlConnection) {
         var reports = mirrors.map { served in
             served.report(clients: connections.count { $0?.mirror == served.index })
         }
@@ -189,7 +189,7 @@ extension Reactor {
         respond(response, to: control)
     }
 
-    private func reportEvents(_ request: ControlRequest, to control: ControlConnection) {
+    private mutating func reportEvents(_ request: ControlRequest, to control: ControlConnection) {
         let chosen = mirrors.filter { request.mirror == nil || $0.name == request.mirror }
         guard !chosen.isEmpty || request.mirror == nil else {
             respond(.failure(unknownMirror(request.mirror ?? "")), to: control)
@@ -205,7 +205,7 @@ extension Reactor {
         control.followed = request.mirror
     }
 
-    func publishEvents(_ served: ServedMirror) {
+    mutating func publishEvents(_ served: ServedMirror) {
         for event in served.mirror.takeEvents() {
             served.append(event)
             let report = served.report(event)
@@ -219,7 +219,7 @@ extension Reactor {
         }
     }
 
-    func unknownMirror(_ name: String) -> String {
+    mutating func unknownMirror(_ name: String) -> String {
         let names = mirrors.map(\.name).joined(separator: ", ")
         return "there is no mirror \(name) here; served: \(names.isEmpty ? "none" : names)"
     }

@@ -34,12 +34,12 @@ enum LocalOutcome {
 
 extension Reactor {
     /// Hands an event to a mirror and does what it wants.
-    func deliver(_ event: Event, to index: Int) {
+    mutating func deliver(_ event: Event, to index: Int) {
         mirrors[index].mirror.handle(event, now: now)
         drain(index)
     }
 
-    func drain(_ index: Int) {
+    mutating func drain(_ index: Int) {
         let served = mirrors[index]
         while let effect = served.mirror.nextEffect() {
             switch effect {
@@ -64,12 +64,12 @@ extension Reactor {
         }
     }
 
-    private func jobMemory(_ buffer: BufferID) -> UnsafeMutableRawPointer {
+    private mutating func jobMemory(_ buffer: BufferID) -> UnsafeMutableRawPointer {
         guard let piece = jobs[Int(buffer.value)].buffer else { preconditionFailure("the request has no buffer") }
         return unsafe jobs[Int(buffer.value)].isLarge ? largePool.pointer(piece) : smallPool.pointer(piece)
     }
 
-    private func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
+    private mutating func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
         if let metadata = job.metadata { return unsafe metadataPool.pointer(metadata) }
         let offset = Int(operation.bufferOffset)
         if let window = operation.buffer.windowIndex {
@@ -79,7 +79,7 @@ extension Reactor {
         return unsafe jobMemory(operation.buffer) + offset
     }
 
-    private func submit(_ operation: DiskOperation, _ served: ServedMirror) {
+    private mutating func submit(_ operation: DiskOperation, _ served: ServedMirror) {
         let index =
             freeOperations.popLast()
             ?? {
@@ -103,7 +103,7 @@ extension Reactor {
         }
     }
 
-    private func prepareTransfer(_ index: Int, _ operation: DiskOperation, _ disk: Disk, _ served: ServedMirror) {
+    private mutating func prepareTransfer(_ index: Int, _ operation: DiskOperation, _ disk: Disk, _ served: ServedMirror) {
         if operation.kind == .writeMetadata { fillMetadata(index, operation, served) }
         let bytes = unsafe memory(operations[index], operation)
         let count = Int(operation.length)
@@ -127,7 +127,7 @@ extension Reactor {
         }
     }
 
-    private func fillMetadata(_ index: Int, _ operation: DiskOperation, _ served: ServedMirror) {
+    private mutating func fillMetadata(_ index: Int, _ operation: DiskOperation, _ served: ServedMirror) {
         guard let buffer = metadataPool.take(bytes: Superblock.byteCount) else {
             preconditionFailure("more metadata writes in flight than mirrors and plexes allow")
         }
@@ -138,7 +138,7 @@ extension Reactor {
         served.mirror.encodeMetadata(operation, into: &span)
     }
 
-    func diskCompleted(_ index: Int, _ result: Int32) {
+    mutating func diskCompleted(_ index: Int, _ result: Int32) {
         guard let operation = operations[index].operation,
             let disk = mirrors[operations[index].mirror].disks[Int(operation.plex.value)]
         else { preconditionFailure("a completion without an operation") }
@@ -161,12 +161,12 @@ extension Reactor {
         }
     }
 
-    private func startSync(_ index: Int, _ disk: Disk) {
+    private mutating func startSync(_ index: Int, _ disk: Disk) {
         operations[index].step = .sync
         ring.prepareDataSync(disk.file, userData: UInt64(index))
     }
 
-    private func completeOperation(_ index: Int, _ result: DiskResult) {
+    private mutating func completeOperation(_ index: Int, _ result: DiskResult) {
         guard let operation = operations[index].operation else { return }
         let mirror = operations[index].mirror
         if let kind = IOMeter.Kind(operation.kind) {
@@ -179,7 +179,7 @@ extension Reactor {
         deliver(.completion(operation.tag, result), to: mirror)
     }
 
-    func completeLocally() {
+    mutating func completeLocally() {
         while !localCompletions.isEmpty {
             swap(&localCompletions, &localCompletionsAtWork)
             for (index, outcome) in localCompletionsAtWork {
@@ -194,7 +194,7 @@ extension Reactor {
 
     // MARK: zeroing
 
-    private func startZeroing(_ index: Int, _ disk: Disk, _ step: DiskJob.Step) {
+    private mutating func startZeroing(_ index: Int, _ disk: Disk, _ step: DiskJob.Step) {
         guard let operation = operations[index].operation else { return }
         operations[index].step = step
         switch step {
@@ -217,7 +217,7 @@ extension Reactor {
     }
 
     /// What the disk can't do by itself is done by the next slower way, down to writing zeroes.
-    private func zeroingCompleted(
+    private mutating func zeroingCompleted(
         _ index: Int, _ operation: DiskOperation, _ disk: Disk, _ result: Int32, _ failure: DiskFailure?
     ) {
         let plex = Int(operation.plex.value)
@@ -242,7 +242,7 @@ extension Reactor {
     // MARK: holes
 
     /// Encodes the allocation of the range into the request's buffer, at most as many extents as fit.
-    private func findExtents(_ disk: Disk, _ operation: DiskOperation) {
+    private mutating func findExtents(_ disk: Disk, _ operation: DiskOperation) {
         let job = Int(operation.request.value & 0xFFFF_FFFF)
         let end = operation.offset + operation.length
         let capacity = 4096 / ReplyEncoder.extentBytes - 8
@@ -274,18 +274,21 @@ extension Reactor {
     }
 
     /// No extents: one that says "allocated" for the whole range.
-    func encodeExtents(_ job: Int) {
+    mutating func encodeExtents(_ job: Int) {
         let request = jobs[job].request
         let capacity = 4096 / ReplyEncoder.extentBytes - 8
-        replyExtents.removeAll(keepingCapacity: true)
+        var reply: [Extent] = []
+        swap(&reply, &replyExtents)
+        defer { swap(&reply, &replyExtents) }
+        reply.removeAll(keepingCapacity: true)
         BlockStatus.reduce(
             extents.span, requestBytes: request.length, reqOne: request.flags.contains(.reqOne),
-            maximumExtents: capacity, into: &replyExtents)
+            maximumExtents: capacity, into: &reply)
         guard let buffer = jobs[job].buffer else { return }
         let target = unsafe UnsafeMutableRawBufferPointer(start: smallPool.pointer(buffer), count: buffer.bytes)
         var span = unsafe MutableRawSpan(_unsafeBytes: target)
         var offset = 0
-        for extent in replyExtents { offset += ReplyEncoder.extent(extent, into: &span, at: offset) }
-        jobs[job].extentCount = replyExtents.count
+        for extent in reply { offset += ReplyEncoder.extent(extent, into: &span, at: offset) }
+        jobs[job].extentCount = reply.count
     }
 }

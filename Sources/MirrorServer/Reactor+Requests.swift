@@ -8,7 +8,7 @@ internal import URing
 /// From an NBD request to the core, and from the core's reply to the client.
 extension Reactor {
     /// - Returns: how many bytes were consumed; 0: more are needed, or there is no room now.
-    func takeRequest(_ connection: Connection, _ bytes: RawSpan) -> Int {
+    mutating func takeRequest(_ connection: Connection, _ bytes: RawSpan) -> Int {
         guard connection.replies.count < limits.repliesPerConnection else {
             // It asks and does not listen: replies must not pile up without bound.
             block(connection)
@@ -30,7 +30,7 @@ extension Reactor {
         }
     }
 
-    private func admit(_ connection: Connection, _ request: ClientRequest, _ bytes: RawSpan) -> Int {
+    private mutating func admit(_ connection: Connection, _ request: ClientRequest, _ bytes: RawSpan) -> Int {
         guard let mirror = connection.mirror else { return bytes.byteCount }
         if answersAtOnce(connection, request, mirror) { return ParsedRequest.headerBytes }
         let plan = BufferPlan(kind(request), offset: request.offset, length: UInt64(request.length))
@@ -55,13 +55,13 @@ extension Reactor {
         return ParsedRequest.headerBytes + available
     }
 
-    func payloadMemory(_ job: Int) -> UnsafeMutableRawPointer {
+    mutating func payloadMemory(_ job: Int) -> UnsafeMutableRawPointer {
         guard let buffer = jobs[job].buffer else { preconditionFailure("a write without a buffer") }
         return unsafe poolPointer(buffer, isLarge: jobs[job].isLarge) + jobs[job].payloadOffset
     }
 
     /// Only now does the write exist: an incomplete one is never applied.
-    func payloadComplete(_ connection: Connection, _ job: Int) {
+    mutating func payloadComplete(_ connection: Connection, _ job: Int) {
         connection.receiving = nil
         jobs[job].completeAt = now.nanoseconds
         let served = mirrors[jobs[job].mirror]
@@ -70,7 +70,7 @@ extension Reactor {
     }
 
     /// Writes that are received but found no room, in the order in which they became complete.
-    func startWaiting() {
+    mutating func startWaiting() {
         for served in mirrors {
             while served.mirror.hasRoom, let job = served.waitingJobs.popFirst() {
                 let connection = connections[jobs[job].connection]
@@ -84,7 +84,7 @@ extension Reactor {
         }
     }
 
-    private func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ mirror: Int) -> Bool {
+    private mutating func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ mirror: Int) -> Bool {
         let served = mirrors[mirror]
         if request.command == .writeZeroes, request.flags.contains(.fastZero), !served.zeroesFast {
             queueFailure(connection, cookie: request.cookie, .enotsup, .notFast)
@@ -100,7 +100,7 @@ extension Reactor {
         return true
     }
 
-    private func kind(_ request: ClientRequest) -> RequestKind {
+    private mutating func kind(_ request: ClientRequest) -> RequestKind {
         switch request.command {
         case .read: .read
         case .write: .write
@@ -112,7 +112,7 @@ extension Reactor {
         }
     }
 
-    private func takeJob(_ connection: Connection, _ request: ClientRequest, _ mirror: Int, bytes: Int) -> Int? {
+    private mutating func takeJob(_ connection: Connection, _ request: ClientRequest, _ mirror: Int, bytes: Int) -> Int? {
         connection.isShortOfMemory = false
         guard connection.requestsInFlight < limits.requestsPerConnection, mirrors[mirror].waitingJobs.isEmpty,
             mirrors[mirror].mirror.hasRoom,
@@ -138,7 +138,7 @@ extension Reactor {
         return job
     }
 
-    private func takeLarge(_ connection: Connection, bytes: Int) -> PooledBuffer? {
+    private mutating func takeLarge(_ connection: Connection, bytes: Int) -> PooledBuffer? {
         if let largeWaiter, largeWaiter != connection.index, let first = connections[largeWaiter], first.isBlocked,
             first.isShortOfMemory
         {
@@ -149,7 +149,7 @@ extension Reactor {
         return buffer
     }
 
-    private func start(_ job: Int) {
+    private mutating func start(_ job: Int) {
         let request = jobs[job].request
         let isFlush = request.command == .flush
         let event = Request(
@@ -161,12 +161,12 @@ extension Reactor {
     }
 
     /// A job that never started, or whose client is gone.
-    func dropJob(_ job: Int) {
+    mutating func dropJob(_ job: Int) {
         if let buffer = jobs[job].buffer { giveBuffer(buffer, isLarge: jobs[job].isLarge) }
         freeJob(job)
     }
 
-    private func freeJob(_ job: Int) {
+    private mutating func freeJob(_ job: Int) {
         jobs[job].isUsed = false
         jobs[job].buffer = nil
         freeJobs.append(job)
@@ -175,7 +175,7 @@ extension Reactor {
 
     // MARK: replies
 
-    func reply(_ id: RequestID, _ status: ReplyStatus) {
+    mutating func reply(_ id: RequestID, _ status: ReplyStatus) {
         let job = Int(id.value & 0xFFFF_FFFF)
         precondition(jobs[job].isUsed && UInt64(jobs[job].generation) == id.value >> 32)
         if let kind = IOMeter.Kind(jobs[job].request.command) {
@@ -206,7 +206,7 @@ extension Reactor {
         wantSend(connection)
     }
 
-    private func replySuccess(_ connection: Connection, _ job: Int) {
+    private mutating func replySuccess(_ connection: Connection, _ job: Int) {
         let request = jobs[job].request
         var reply = OutgoingReply()
         switch request.command {
@@ -241,19 +241,19 @@ extension Reactor {
         connection.replies.append(reply)
     }
 
-    private func replyFailure(_ connection: Connection, _ job: Int, _ error: NBDError, _ reason: RefusalReason) {
+    private mutating func replyFailure(_ connection: Connection, _ job: Int, _ error: NBDError, _ reason: RefusalReason) {
         let cookie = jobs[job].request.cookie
         endJob(connection, job)
         queueFailure(connection, cookie: cookie, error, reason)
     }
 
     /// The buffer is not needed for the reply.
-    private func endJob(_ connection: Connection, _ job: Int) {
+    private mutating func endJob(_ connection: Connection, _ job: Int) {
         if let buffer = jobs[job].buffer { connection.bytesInFlight -= buffer.bytes }
         dropJob(job)
     }
 
-    private func queueSuccess(_ connection: Connection, _ request: ClientRequest) {
+    private mutating func queueSuccess(_ connection: Connection, _ request: ClientRequest) {
         var reply = OutgoingReply()
         let isStructured = connection.session.structuredReplies
         withHeader(&reply) { span in
@@ -263,7 +263,7 @@ extension Reactor {
         wantSend(connection)
     }
 
-    private func queueFailure(
+    private mutating func queueFailure(
         _ connection: Connection, cookie: UInt64, _ error: NBDError, _ reason: RefusalReason
     ) {
         var reply = OutgoingReply()
@@ -276,7 +276,7 @@ extension Reactor {
         wantSend(connection)
     }
 
-    private func withHeader(_ reply: inout OutgoingReply, _ body: (inout MutableRawSpan) -> Int) {
+    private mutating func withHeader(_ reply: inout OutgoingReply, _ body: (inout MutableRawSpan) -> Int) {
         var bytes = 0
         unsafe withUnsafeMutableBytes(of: &reply.header) { memory in
             var span = unsafe MutableRawSpan(_unsafeBytes: memory)

@@ -5,7 +5,7 @@ internal import MirrorFormat
 
 /// `plexus resolve`: after a split brain one side is chosen, and what the other wrote alone is given up.
 extension Reactor {
-    func resolve(_ request: ControlRequest, from control: ControlConnection) {
+    mutating func resolve(_ request: ControlRequest, from control: ControlConnection) {
         guard let name = request.mirror, let position = refused.firstIndex(where: { $0.name == name }) else {
             let isServed = mirrors.contains { $0.name == request.mirror && !$0.isStopped }
             let text = isServed ? "mirror \(request.mirror ?? "") is not split" : unknownMirror(request.mirror ?? "")
@@ -41,7 +41,7 @@ extension Reactor {
     }
 
     /// Opens the disks again, as a start would, and serves what comes of it.
-    private func takeUp(
+    private mutating func takeUp(
         _ position: Int, _ split: SplitReport, keep: PlexUUID
     ) throws(DiskError) -> ControlResponse {
         var options = Opening.Options()

@@ -12,14 +12,14 @@ internal import URing
 /// Files: `+Disks` (operations of the core and their completions), `+Connections` (accepting, reading,
 /// sending), `+Requests` (from NBD requests to the core and back), `+Control`, `+Commands` and `+Resolve` (the
 /// control socket).
-final class Reactor {
+struct Reactor: ~Copyable {
     /// What a completion is about; the top byte of its user data.
     enum Source: UInt8 {
         case disk, connectionInput, connectionOutput, listener, controlListener, controlInput, controlOutput, signal,
             ignored
     }
 
-    let limits = ServerLimits()
+    let limits: ServerLimits
     let logger: Logger
     let ring: Ring
     var smallPool: BufferPool
@@ -80,23 +80,28 @@ final class Reactor {
         opening: Opening, listeners: [Listener], controlListener: Listener?, defaultName: String?, isReadOnly: Bool,
         logger: Logger
     ) throws(SystemError) {
-        self.logger = logger
-        ring = try Ring(entries: 1024)
-        smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
-        largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
+        let limits = ServerLimits()
+        let ring = try Ring(entries: 1024)
+        let smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
+        let largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
         let pages = (opening.served.count + opening.refused.count) * limits.metadataPagesPerMirror
-        metadataPool = try BufferPool(
+        let metadataPool = try BufferPool(
             capacityBytes: max(limits.metadataPoolBytes, pages * Superblock.byteCount), largestBytes: 1 << 20)
-        var pool = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
-        guard let zeroBuffer = pool.take(bytes: 1 << 20) else { throw SystemError("mmap", number: ENOMEM) }
-        self.zeroBuffer = zeroBuffer
-        zeroes = pool
+        var zeroes = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
         var scratch = try BufferPool(capacityBytes: limits.scratchBytes, largestBytes: limits.scratchBytes)
-        guard let scratchBuffer = scratch.take(bytes: limits.scratchBytes) else {
-            throw SystemError("mmap", number: ENOMEM)
-        }
-        self.scratchBuffer = scratchBuffer
+        guard let zeroBuffer = zeroes.take(bytes: 1 << 20), let scratchBuffer = scratch.take(bytes: limits.scratchBytes)
+        else { throw SystemError("mmap", number: ENOMEM) }
+        // All of it is there: from here on nothing fails.
+        self.limits = limits
+        self.logger = logger
+        self.ring = ring
+        self.smallPool = smallPool
+        self.largePool = largePool
+        self.metadataPool = metadataPool
+        self.zeroes = zeroes
+        self.zeroBuffer = zeroBuffer
         self.scratch = scratch
+        self.scratchBuffer = scratchBuffer
         mirrors = opening.served
         refused = opening.refused
         self.defaultName = defaultName
@@ -112,7 +117,7 @@ final class Reactor {
         updateCatalog()
     }
 
-    func updateCatalog() {
+    mutating func updateCatalog() {
         let exports = mirrors.filter { !$0.isStopped }.map(\.export)
         let name = defaultName ?? (exports.count == 1 ? exports[0].name : nil)
         catalog = ExportCatalog(exports: exports, defaultName: name)
@@ -122,7 +127,7 @@ final class Reactor {
     ///
     /// - Parameter whenReady: called once every mirror answers and every socket listens.
     /// - Returns: whether everything was stopped in good order.
-    func run(whenReady: () -> Void) -> Bool {
+    mutating func run(whenReady: (borrowing Reactor) -> Void) -> Bool {
         watchSignals()
         for (index, listener) in listeners.enumerated() { poll(listener.file, .listener, UInt64(index)) }
         if let controlListener { poll(controlListener.file, .controlListener, 0) }
@@ -132,7 +137,7 @@ final class Reactor {
             now = currentInstant()
             if !isReady, mirrors.allSatisfy({ $0.mirror.isOpen || $0.isStopped }) {
                 isReady = true
-                whenReady()
+                whenReady(self)
             }
             turn()
             if let deadline = stopDeadline {
@@ -146,10 +151,10 @@ final class Reactor {
     }
 
     /// One turn: wait, reap, read, let the mirrors work, send.
-    private func turn() {
+    private mutating func turn() {
         let isBusy = !ready.isEmpty || !localCompletions.isEmpty || (hasFreed && !blocked.isEmpty)
         if isBusy { poll(milliseconds: 0) } else { waitForEvents() }
-        _ = ring.reap { completed($0) }
+        for _ in 0..<ring.completionCount { completed(ring.takeCompletion()) }
         completeLocally()
         startWaiting()
         // Who has waited comes before who has just arrived.
@@ -172,27 +177,27 @@ final class Reactor {
 
     /// Waits until something happens, for a tick at most. While things happen in quick succession the processor is kept
     /// for a moment, for it takes longer to fall asleep and be woken than to wait; a quiet server sleeps.
-    private func waitForEvents() {
+    private mutating func waitForEvents() {
         let begun = currentInstant().nanoseconds
-        if isBrisk || ring.hasCompletions {
+        if isBrisk || ring.completionCount > 0 {
             repeat {
                 poll(milliseconds: 0)
-            } while !ring.hasCompletions && now.nanoseconds - begun < limits.spinNanoseconds
+            } while ring.completionCount == 0 && now.nanoseconds - begun < limits.spinNanoseconds
         }
-        if !ring.hasCompletions { poll(milliseconds: limits.tickMilliseconds) }
+        if ring.completionCount == 0 { poll(milliseconds: limits.tickMilliseconds) }
         isBrisk = now.nanoseconds - begun < limits.spinNanoseconds * 2
     }
 
-    private func poll(milliseconds: Int) {
+    private mutating func poll(milliseconds: Int) {
         ring.submitAndWait(timeoutMilliseconds: milliseconds)
         now = currentInstant()
     }
 
-    private func tick() {
+    private mutating func tick() {
         for index in mirrors.indices where !mirrors[index].isStopped { deliver(.tick, to: index) }
     }
 
-    private func completed(_ completion: Completion) {
+    private mutating func completed(_ completion: Completion) {
         let value = completion.userData & 0x00FF_FFFF_FFFF_FFFF
         guard let source = Source(rawValue: UInt8(completion.userData >> 56)) else { return }
         switch source {
@@ -214,7 +219,7 @@ final class Reactor {
         }
     }
 
-    func poll(_ file: Int32, _ source: Source, _ value: UInt64) {
+    mutating func poll(_ file: Int32, _ source: Source, _ value: UInt64) {
         ring.preparePoll(
             file, events: UInt32(POLLIN) | 0x2000, userData: UInt64(source.rawValue) << 56 | value)  // POLLRDHUP
     }
@@ -222,7 +227,7 @@ final class Reactor {
     // MARK: stopping
 
     /// Signals arrive as readable bytes, like everything else.
-    private func watchSignals() {
+    private mutating func watchSignals() {
         var set = sigset_t()
         unsafe sigemptyset(&set)
         unsafe sigaddset(&set, SIGTERM)
@@ -237,13 +242,13 @@ final class Reactor {
         poll(signalFile, .signal, 0)
     }
 
-    private func drainSignals() {
+    private mutating func drainSignals() {
         var information = [UInt8](repeating: 0, count: 128)
         while unsafe read(signalFile, &information, 128) > 0 {}
     }
 
     /// Requests in flight are answered, everything is flushed and marked clean.
-    func beginStop() {
+    mutating func beginStop() {
         guard stopDeadline == nil else { return }
         logger.info("stopping")
         notifySupervisor("STOPPING=1")
@@ -258,13 +263,13 @@ final class Reactor {
     }
 
     /// Whether every client has what it was answered, as far as it takes it.
-    private func areRepliesSent() -> Bool {
+    private mutating func areRepliesSent() -> Bool {
         let deadline = drainDeadline ?? now.nanoseconds + limits.drainNanoseconds
         drainDeadline = deadline
         return now.nanoseconds > deadline || connections.allSatisfy { !($0?.hasOutput ?? false) }
     }
 
-    private func finish() -> Bool {
+    private mutating func finish() -> Bool {
         sendAll()
         for listener in listeners { listener.shut() }
         controlListener?.shut()

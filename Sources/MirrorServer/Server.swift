@@ -67,10 +67,10 @@ public enum Server {
             for listener in listeners { listener.shut() }
             throw error
         }
-        let reactor = try Reactor(
+        var reactor = try Reactor(
             opening: opening, listeners: listeners, controlListener: control, defaultName: options.defaultMirror,
             isReadOnly: options.isReadOnly, logger: logger)
-        let isClean = reactor.run {
+        let isClean = reactor.run { reactor in
             for line in addresses(reactor) { announce(line) }
             notifySupervisor("READY=1")
         }
@@ -113,7 +113,7 @@ public enum Server {
         }
     }
 
-    private static func addresses(_ reactor: Reactor) -> [String] {
+    private static func addresses(_ reactor: borrowing Reactor) -> [String] {
         var lines: [String] = []
         // What needs no percent sign in a query; RFC 3986, "unreserved", and the slash.
         let plain = CharacterSet(

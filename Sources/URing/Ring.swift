@@ -31,8 +31,6 @@ package struct Completion: BitwiseCopyable {
 /// Source: io_uring(7), liburing 2.3.
 @safe package struct Ring: ~Copyable {
     private let ring: UnsafeMutablePointer<io_uring>
-    private let batch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
-    private static let batchSize: UInt32 = 256
     /// Threads of the kernel for operations that can't be done without waiting, such as fdatasync.
     private static let workers: UInt32 = 256
     /// Completions are worked off when this thread asks for them, and not by interrupting it (Linux 6.1); or at least
@@ -60,9 +58,6 @@ package struct Completion: BitwiseCopyable {
             throw SystemError("io_uring_setup", number: -result)
         }
         unsafe ring = allocated
-        unsafe batch = UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>.allocate(
-            capacity: Int(Self.batchSize))
-        unsafe batch.initialize(repeating: nil, count: Int(Self.batchSize))
         // By default four per processor: that many operations on one disk that hangs would hold up the flushes of
         // all others. A kernel that knows no such limit keeps its own.
         var workers: (UInt32, UInt32) = (Self.workers, Self.workers)
@@ -76,7 +71,6 @@ package struct Completion: BitwiseCopyable {
     deinit {
         unsafe io_uring_queue_exit(ring)
         unsafe ring.deallocate()
-        unsafe batch.deallocate()
     }
 
     /// A free submission entry; hands what is queued to the kernel first where the queue is full.
@@ -161,22 +155,18 @@ package struct Completion: BitwiseCopyable {
         _ = unsafe io_uring_submit_and_wait_timeout(ring, &first, 1, &timeout, nil)
     }
 
-    /// Whether `reap` would find something.
-    package var hasCompletions: Bool { unsafe io_uring_cq_ready(ring) > 0 }
+    /// How many completions there are to take.
+    package var completionCount: Int { unsafe Int(io_uring_cq_ready(ring)) }
 
-    /// Takes up to 256 completions and passes each to `body`.
-    ///
-    /// - Returns: how many there were.
-    package func reap(_ body: (Completion) -> Void) -> Int {
-        let count = unsafe io_uring_peek_batch_cqe(ring, batch, Self.batchSize)
-        for index in 0..<Int(count) {
-            guard let entry = unsafe batch[index] else { continue }
-            let completion = unsafe Completion(
-                userData: entry.pointee.user_data, result: entry.pointee.res,
-                hasMore: entry.pointee.flags & UInt32(1 << 1) != 0)  // IORING_CQE_F_MORE
-            body(completion)
-        }
-        unsafe io_uring_cq_advance(ring, count)
-        return Int(count)
+    /// The oldest completion; there must be one.
+    package func takeCompletion() -> Completion {
+        var entry: UnsafeMutablePointer<io_uring_cqe>?
+        _ = unsafe io_uring_peek_cqe(ring, &entry)
+        guard let entry = unsafe entry else { preconditionFailure("no completion to take") }
+        let completion = unsafe Completion(
+            userData: entry.pointee.user_data, result: entry.pointee.res,
+            hasMore: entry.pointee.flags & UInt32(1 << 1) != 0)  // IORING_CQE_F_MORE
+        unsafe io_uring_cq_advance(ring, 1)
+        return completion
     }
 }

@@ -87,8 +87,9 @@ class Copies(Case):
         mirror = server.mirror()
         for latency in (mirror["latency"], *(plex["latency"] for plex in mirror["plexes"])):
             write = latency["write"]
-            # The image has holes, which nbdcopy zeroes.
-            self.assertEqual(write["bytes"] + latency["zero"]["bytes"], 16 * MiB)
+            # The image has holes, which nbdcopy zeroes, and so it does the rest of the mirror.
+            self.assertGreater(write["bytes"], 12 * MiB)
+            self.assertGreater(latency["zero"]["bytes"], 100 * MiB)
             self.assertEqual(write["requests"], write["bytes"] // 65536)
             self.assertEqual(sum(count for _, count in write["histogram"]), write["requests"])
             times = [write[f"{name}Microseconds"] for name in ("p50", "p99", "p999", "max")]

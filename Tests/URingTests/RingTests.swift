@@ -26,7 +26,7 @@ private func collect(_ ring: borrowing Ring, _ count: Int) throws -> [Completion
     var all: [Completion] = []
     _ = try waitUntil("\(count) completions, have \(all.count)") {
         ring.submitAndWait(timeoutMilliseconds: 100)
-        _ = ring.reap { all.append($0) }
+        for _ in 0..<ring.completionCount { all.append(ring.takeCompletion()) }
         return all.count >= count ? true : nil
     }
     return all
@@ -39,8 +39,7 @@ private func collectOne(_ ring: borrowing Ring) throws -> Completion {
 }
 
 private func expectNothing(_ ring: borrowing Ring) {
-    let count = ring.reap { _ in }
-    #expect(count == 0)
+    #expect(ring.completionCount == 0)
 }
 
 private func send(_ text: String, to file: Int32) {
@@ -233,18 +232,17 @@ private func receive(from file: Int32) -> Int {
         }
     }
 
-    @Test func reapTakesABatchAndLeavesTheRest() throws {
+    @Test func completionsAreTakenOneAtATimeOldestFirst() throws {
         let ring = try Ring(entries: 512)
         try withSocketPair { near, _ in
             for index in 0..<300 {
                 ring.preparePollOnce(near, events: UInt32(POLLOUT), userData: UInt64(index))
             }
             ring.submitAndWait(timeoutMilliseconds: 0)
-            var seen: Set<UInt64> = []
-            let first = ring.reap { seen.insert($0.userData) }
-            let second = ring.reap { seen.insert($0.userData) }
-            #expect(first == 256 && second == 44)
-            #expect(seen == Set(0..<300))
+            #expect(ring.completionCount == 300)
+            let seen = (0..<300).map { _ in ring.takeCompletion().userData }
+            #expect(seen == Array(0..<300))
+            #expect(ring.completionCount == 0)
         }
     }
 
