@@ -46,6 +46,7 @@ let package = Package(
             dependencies: [
                 "Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing", "Control", "CLibBlkid", "CLinux",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "BasicContainers", package: "swift-collections"),
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
@@ -88,7 +89,10 @@ let package = Package(
         .testTarget(name: "ControlTests", dependencies: ["Control", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "MirrorServerTests",
-            dependencies: ["MirrorServer", "MirrorFormat", "NBDProtocol", "Control", "TestSupport"],
+            dependencies: [
+                "MirrorServer", "MirrorFormat", "NBDProtocol", "Control", "TestSupport",
+                .product(name: "BasicContainers", package: "swift-collections"),
+            ],
             swiftSettings: strict),
         // Depends on the executable so that it is built beside the test bundle, where the tests look for it.
         .testTarget(

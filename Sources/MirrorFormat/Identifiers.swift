@@ -67,38 +67,38 @@ package struct PlexIndex: Hashable, Sendable, Comparable, BitwiseCopyable, Custo
     package let value: UInt8
 
     /// - Parameter value: 0 through 7.
-    package init(_ value: Int) {
+    @inlinable package init(_ value: Int) {
         precondition(value >= 0 && value < PlexSet.capacity)
         self.value = UInt8(value)
     }
 
-    package static func < (left: PlexIndex, right: PlexIndex) -> Bool { left.value < right.value }
-    package var description: String { String(value) }
+    @inlinable package static func < (left: PlexIndex, right: PlexIndex) -> Bool { left.value < right.value }
+    @inlinable package var description: String { String(value) }
 }
 
 /// A set of plexes: one bit each, so that set algebra on the path of a request is one instruction.
 package struct PlexSet: Hashable, Sendable, BitwiseCopyable {
-    package static let capacity = 8
+    @inlinable package static var capacity: Int { 8 }
 
     package var mask: UInt8
 
-    package init(mask: UInt8 = 0) { self.mask = mask }
-    package init(_ plex: PlexIndex) { mask = 1 << plex.value }
+    @inlinable package init(mask: UInt8 = 0) { self.mask = mask }
+    @inlinable package init(_ plex: PlexIndex) { mask = 1 << plex.value }
 
-    package static let empty = PlexSet()
-    package var isEmpty: Bool { mask == 0 }
-    package var count: Int { mask.nonzeroBitCount }
-    package var first: PlexIndex? { mask == 0 ? nil : PlexIndex(mask.trailingZeroBitCount) }
+    @inlinable package static var empty: PlexSet { PlexSet() }
+    @inlinable package var isEmpty: Bool { mask == 0 }
+    @inlinable package var count: Int { mask.nonzeroBitCount }
+    @inlinable package var first: PlexIndex? { mask == 0 ? nil : PlexIndex(mask.trailingZeroBitCount) }
 
-    package func contains(_ plex: PlexIndex) -> Bool { mask & (1 << plex.value) != 0 }
-    package mutating func insert(_ plex: PlexIndex) { mask |= 1 << plex.value }
-    package mutating func remove(_ plex: PlexIndex) { mask &= ~(1 << plex.value) }
-    package func union(_ other: PlexSet) -> PlexSet { PlexSet(mask: mask | other.mask) }
-    package func intersection(_ other: PlexSet) -> PlexSet { PlexSet(mask: mask & other.mask) }
-    package func subtracting(_ other: PlexSet) -> PlexSet { PlexSet(mask: mask & ~other.mask) }
-    package func isSubset(of other: PlexSet) -> Bool { mask & ~other.mask == 0 }
+    @inlinable package func contains(_ plex: PlexIndex) -> Bool { mask & (1 << plex.value) != 0 }
+    @inlinable package mutating func insert(_ plex: PlexIndex) { mask |= 1 << plex.value }
+    @inlinable package mutating func remove(_ plex: PlexIndex) { mask &= ~(1 << plex.value) }
+    @inlinable package func union(_ other: PlexSet) -> PlexSet { PlexSet(mask: mask | other.mask) }
+    @inlinable package func intersection(_ other: PlexSet) -> PlexSet { PlexSet(mask: mask & other.mask) }
+    @inlinable package func subtracting(_ other: PlexSet) -> PlexSet { PlexSet(mask: mask & ~other.mask) }
+    @inlinable package func isSubset(of other: PlexSet) -> Bool { mask & ~other.mask == 0 }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package func filter(_ isIncluded: (PlexIndex) -> Bool) -> PlexSet {
         var set = PlexSet.empty
         forEach { if isIncluded($0) { set.insert($0) } }
@@ -106,7 +106,7 @@ package struct PlexSet: Hashable, Sendable, BitwiseCopyable {
     }
 
     /// Calls `body` for each member, lowest index first.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func forEach(_ body: (PlexIndex) -> Void) {
         var rest = mask
         while rest != 0 {
@@ -115,5 +115,5 @@ package struct PlexSet: Hashable, Sendable, BitwiseCopyable {
         }
     }
 
-    package var members: [PlexIndex] { (0..<Self.capacity).map { PlexIndex($0) }.filter { contains($0) } }
+    @inlinable package var members: [PlexIndex] { (0..<Self.capacity).map { PlexIndex($0) }.filter { contains($0) } }
 }

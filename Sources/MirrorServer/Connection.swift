@@ -2,18 +2,6 @@ internal import DequeModule
 internal import NBDProtocol
 internal import URing
 
-/// A reply that waits to be sent: a header, and for a read the payload in its buffer.
-struct OutgoingReply {
-    var header = InlineArray<128, UInt8>(repeating: 0)
-    var headerBytes = 0
-    var payload: PooledBuffer?
-    var isLarge = false
-    var payloadOffset = 0
-    var payloadBytes = 0
-
-    var totalBytes: Int { headerBytes + payloadBytes }
-}
-
 /// One NBD client. All of its memory is bounded: `inbox` by the scratch buffer, requests by count and bytes.
 final class Connection {
     let index: Int

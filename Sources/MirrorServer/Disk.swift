@@ -16,25 +16,36 @@ package struct DiskError: Error, CustomStringConvertible {
     }
 }
 
-/// An open, locked file or block device that carries a plex.
-struct Disk {
-    let path: String
+/// What every operation on a disk needs of it.
+struct DiskChannel: BitwiseCopyable {
     let file: Int32
-    let bytes: UInt64
     let isBlockDevice: Bool
-    let isDirect: Bool
     /// Whether RWF_DSYNC is known to be honoured; elsewhere a durable write is followed by fdatasync.
     let honoursDataSync: Bool
     /// On a file system whose server can fall silent, and that then blocks whoever begins an operation.
     let mayHang: Bool
     /// In main memory: a transfer is a copy, done sooner than it is handed to a thread of the kernel.
     let isMemory: Bool
+    var canPunch = true
+    var canZeroRange = true
+
+    /// Whether zeroing costs no more than a few metadata updates.
+    var zeroesFast: Bool { canPunch && !isBlockDevice && honoursDataSync }
+}
+
+/// An open, locked file or block device that carries a plex.
+struct Disk {
+    let path: String
+    let channel: DiskChannel
+    let bytes: UInt64
+    let isDirect: Bool
     /// Names the file itself, whatever path led to it.
     let identity: Identity
     /// Keeps the kernel, and servers that see the device under another node, away from a block device; -1: none.
     let claim: Int32
-    var canPunch: Bool
-    var canZeroRange: Bool
+
+    var file: Int32 { channel.file }
+    var isBlockDevice: Bool { channel.isBlockDevice }
 
     struct Identity: Hashable {
         var device: UInt64
@@ -131,12 +142,13 @@ struct Disk {
         var system = statfs()
         let type = unsafe fstatfs(file, &system) == 0 ? UInt64(system.f_type) : 0
         let isKnown = Self.localFileSystems.contains(type)
-        return Disk(
-            path: path, file: file, bytes: UInt64(size), isBlockDevice: isBlockDevice, isDirect: isDirect,
-            honoursDataSync: isBlockDevice || isKnown,
+        let channel = DiskChannel(
+            file: file, isBlockDevice: isBlockDevice, honoursDataSync: isBlockDevice || isKnown,
             mayHang: !isBlockDevice && Self.remoteFileSystems.contains(type),
-            isMemory: !isBlockDevice && type == Self.tmpfs, identity: Identity(information), claim: claim,
-            canPunch: true, canZeroRange: true)
+            isMemory: !isBlockDevice && type == Self.tmpfs)
+        return Disk(
+            path: path, channel: channel, bytes: UInt64(size), isDirect: isDirect, identity: Identity(information),
+            claim: claim)
     }
 
     /// ext2/3/4, xfs, btrfs, tmpfs, f2fs: their write path honours RWF_DSYNC. Others, FUSE and network file
@@ -200,9 +212,6 @@ struct Disk {
         close(file)
         if claim >= 0 { close(claim) }
     }
-
-    /// Whether zeroing costs no more than a few metadata updates.
-    var zeroesFast: Bool { canPunch && !isBlockDevice && honoursDataSync }
 
     // MARK: synchronous access, for start-up and commands
 

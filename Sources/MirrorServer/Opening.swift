@@ -1,10 +1,11 @@
+internal import BasicContainers
 internal import MirrorCore
 internal import MirrorFormat
 internal import URing
 
 /// From paths to mirrors: open, read the superblocks, group by mirror, ask `assemble`.
-struct Opening {
-    var served: [ServedMirror] = []
+struct Opening: ~Copyable {
+    var served = UniqueArray<ServedMirror>()
     var refused: [RefusedMirror] = []
     /// What the user should know although it stops nothing.
     var warnings: [String] = []
@@ -87,7 +88,7 @@ struct Opening {
             refused.append(Self.explain(refusal, group.map(\.disk.path), found))
             for candidate in group { candidate.disk.shut() }
         case .assembled(let assembly):
-            if served.contains(where: { $0.name == assembly.record.name }) {
+            if served.indices.contains(where: { served[$0].name == assembly.record.name }) {
                 refused.append(
                     RefusedMirror(
                         assembly.record, state: "offline", reason: "another mirror of the same name is served",
@@ -125,7 +126,7 @@ struct Opening {
             assembly: assembly, writer: systemWriter(), entropy: systemEntropy(), isReadOnly: options.isReadOnly,
             recentEvents: events, now: currentInstant())
         do throws(SystemError) {
-            let one = try ServedMirror(
+            var one = try ServedMirror(
                 index: options.firstIndex + served.count, mirror: mirror, disks: disks, events: events, limits: Limits()
             )
             one.paths = paths

@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import Control
 internal import Logging
 internal import MirrorCore
@@ -11,7 +12,7 @@ extension Reactor {
             respond(stopAll(), to: control)
             return
         }
-        guard let name = request.mirror, let served = mirrors.first(where: { $0.name == name && !$0.isStopped }) else {
+        guard let name = request.mirror, let mirror = served(name) else {
             respond(.failure(unknownMirror(request.mirror ?? "")), to: control)
             return
         }
@@ -19,43 +20,44 @@ extension Reactor {
             switch request.verb {
             case .status, .events, .resolve: break
             case .stop:
-                deliver(.tick, to: served.index)  // The event log is written at ticks; there will be no other.
-                send(.stop, to: served, for: control)
+                deliver(.tick, to: mirror)  // The event log is written at ticks; there will be no other.
+                send(.stop, to: mirror, for: control)
             case .break:
-                let plex = try find(request.plex, in: served)
+                let plex = try find(request.plex, in: mirror)
                 if request.keep ?? true {
-                    send(.breakOff(plex, name: detachedName(served, plex)), to: served, for: control)
+                    send(.breakOff(plex, name: detachedName(mirror, plex)), to: mirror, for: control)
                 } else {
-                    send(.remove(plex), to: served, for: control)
+                    send(.remove(plex), to: mirror, for: control)
                 }
-            case .offline: send(.takeOffline(try find(request.plex, in: served)), to: served, for: control)
+            case .offline: send(.takeOffline(try find(request.plex, in: mirror)), to: mirror, for: control)
             case .online:
-                let plex = try find(request.plex, in: served)
-                guard let path = served.paths[Int(plex.value)] else {
+                let plex = try find(request.plex, in: mirror)
+                guard let path = mirrors[mirror].paths[Int(plex.value)] else {
                     throw DiskError(
                         "the disk of plex \(plex) was not seen by this server; name it: plexus join \(name) DISK")
                 }
-                try join(path, served, control, force: false, expected: plex)
+                try join(path, mirror, control, force: false, expected: plex)
             case .join:
                 guard let path = request.disk else { throw DiskError("which disk?") }
-                try join(path, served, control, force: request.force ?? false, expected: nil)
+                try join(path, mirror, control, force: request.force ?? false, expected: nil)
             }
         } catch {
             respond(.failure(error.description), to: control)
         }
     }
 
-    private mutating func detachedName(_ served: ServedMirror, _ plex: PlexIndex) -> String {
+    private mutating func detachedName(_ mirror: Int, _ plex: PlexIndex) -> String {
         let suffix = "-plex\(plex)"
-        var name = served.name
+        var name = mirrors[mirror].name
         while name.utf8.count + suffix.utf8.count > Superblock.maximumNameBytes { name.removeLast() }
         return name + suffix
     }
 
-    private mutating func find(_ text: String?, in served: ServedMirror) throws(DiskError) -> PlexIndex {
-        guard let text, let plex = served.plex(named: text) else {
+    private mutating func find(_ text: String?, in mirror: Int) throws(DiskError) -> PlexIndex {
+        guard let text, let plex = mirrors[mirror].plex(named: text) else {
             throw DiskError(
-                "mirror \(served.name) has no plex \(text ?? ""); see plexus status \(served.name) for their numbers")
+                "mirror \(mirrors[mirror].name) has no plex \(text ?? ""); see plexus status \(mirrors[mirror].name) for their numbers"
+            )
         }
         return plex
     }
@@ -68,33 +70,35 @@ extension Reactor {
     }
 
     private mutating func send(
-        _ command: Command, to served: ServedMirror, for control: ControlConnection,
+        _ command: Command, to mirror: Int, for control: ControlConnection,
         disk: (Disk, PlexIndex, oldPath: String?)? = nil
     ) {
         let id = CommandID(nextCommand)
         nextCommand += 1
-        commands[id] = PendingCommand(control: control.index, disk: disk, mirror: served.index)
-        deliver(.command(id, command), to: served.index)
+        commands[id] = PendingCommand(control: control.index, disk: disk, mirror: mirror)
+        deliver(.command(id, command), to: mirror)
     }
 
-    mutating func answerCommands(_ served: ServedMirror) {
-        while let (id, answer) = served.mirror.takeAnswer() {
+    mutating func answerCommands(of mirror: Int) {
+        while let (id, answer) = mirrors[mirror].mirror.takeAnswer() {
             guard let pending = commands.removeValue(forKey: id) else { continue }
             var response = ControlResponse()
             switch answer {
-            case .done(let text): response.message = served.withPaths(text)
+            case .done(let text): response.message = mirrors[mirror].withPaths(text)
             case .refused(let text):
-                response.error = served.withPaths(text)
+                response.error = mirrors[mirror].withPaths(text)
                 // The core did not take the disk over.
                 if let (disk, plex, oldPath) = pending.disk {
-                    if served.disks[Int(plex.value)]?.file == disk.file { served.disks[Int(plex.value)] = nil }
-                    served.paths[Int(plex.value)] = oldPath
+                    if mirrors[mirror].disks[Int(plex.value)]?.file == disk.file {
+                        mirrors[mirror].setDisk(nil, of: plex)
+                    }
+                    mirrors[mirror].paths[Int(plex.value)] = oldPath
                     disk.shut()
                 }
-            case .failed(let text): response.error = served.withPaths(text)
+            case .failed(let text): response.error = mirrors[mirror].withPaths(text)
             }
             if pending.control == nil, case .failed(let text) = answer {
-                logger.warning("mirror=\(served.name): \(text)")
+                logger.warning("mirror=\(mirrors[mirror].name): \(text)")
                 stopComplaints.append(text)
             }
             if let index = pending.control, let control = controls[index] {
@@ -108,37 +112,39 @@ extension Reactor {
 
     /// Opens the disk, finds out whether it may become a plex of this mirror, and hands it to the core.
     private mutating func join(
-        _ path: String, _ served: ServedMirror, _ control: ControlConnection, force: Bool, expected: PlexIndex?
+        _ path: String, _ mirror: Int, _ control: ControlConnection, force: Bool, expected: PlexIndex?
     ) throws(DiskError) {
-        for other in mirrors {
-            for case let disk? in other.disks where disk.path == path {
-                throw DiskError("\(path): is in use by mirror \(other.name) already")
+        for other in mirrors.indices {
+            for case let disk? in mirrors[other].disks where disk.path == path {
+                throw DiskError("\(path): is in use by mirror \(mirrors[other].name) already")
             }
         }
         let disk = try Disk.open(path, .readWrite)
         do throws(DiskError) {
-            let (plex, attachment) = try judge(disk, served, force: force)
+            let (plex, attachment) = try judge(disk, mirrors[mirror].mirror.record, force: force)
             if let expected, expected != plex {
                 throw DiskError("\(path): is plex \(plex) now, not plex \(expected)")
             }
             let index = Int(plex.value)
-            guard served.disks[index] == nil else {
+            guard mirrors[mirror].disks[index] == nil else {
                 throw DiskError(
-                    "plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(served.name)")
+                    "plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(mirrors[mirror].name)"
+                )
             }
-            let oldPath = served.paths[index]
-            served.disks[index] = disk
-            served.paths[index] = path
-            served.plexMeters[index] = IOMeter()
-            send(.join(plex, attachment), to: served, for: control, disk: (disk, plex, oldPath))
+            let oldPath = mirrors[mirror].paths[index]
+            mirrors[mirror].setDisk(disk, of: plex)
+            mirrors[mirror].paths[index] = path
+            mirrors[mirror].plexMeters[index] = IOMeter()
+            send(.join(plex, attachment), to: mirror, for: control, disk: (disk, plex, oldPath))
         } catch {
             disk.shut()
             throw error
         }
     }
 
-    private mutating func judge(_ disk: Disk, _ served: ServedMirror, force: Bool) throws(DiskError) -> (PlexIndex, Attachment) {
-        let record = served.mirror.record
+    private mutating func judge(_ disk: Disk, _ record: Record, force: Bool) throws(DiskError) -> (
+        PlexIndex, Attachment
+    ) {
         switch try disk.scan() {
         case .found(let superblock):
             if let known = try judgeKnown(disk, superblock, record, force: force) { return known }

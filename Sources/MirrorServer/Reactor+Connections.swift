@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import DequeModule
 internal import Glibc
 internal import Logging
@@ -86,13 +87,13 @@ extension Reactor {
     }
 
     mutating func readConnections() {
-        let batch = ready
-        ready.removeAll(keepingCapacity: true)
-        for index in batch {
-            guard let connection = connections[index] else { continue }
+        swap(&ready, &indicesAtWork)
+        for position in indicesAtWork.indices {
+            guard let connection = connections[indicesAtWork[position]] else { continue }
             connection.isQueued = false
             receive(connection)
         }
+        indicesAtWork.removeAll(keepingCapacity: true)
     }
 
     /// Connections that found no room try again, oldest first, as soon as something was given back.
@@ -229,7 +230,7 @@ extension Reactor {
         case .handshake: break
         case .transmission:
             handshaking -= 1
-            connection.mirror = mirrors.firstIndex { $0.name == connection.session.export?.name && !$0.isStopped }
+            connection.mirror = connection.session.export.flatMap { served($0.name) }
             if connection.mirror == nil { close(connection) }
         case .closing: endAfterReplies(connection)
         }
@@ -245,13 +246,13 @@ extension Reactor {
     }
 
     mutating func sendAll() {
-        let batch = toSend
-        toSend.removeAll(keepingCapacity: true)
-        for index in batch {
-            guard let connection = connections[index], connection.needsSend else { continue }
+        swap(&toSend, &indicesAtWork)
+        for position in indicesAtWork.indices {
+            guard let connection = connections[indicesAtWork[position]], connection.needsSend else { continue }
             connection.needsSend = false
             if !connection.isWaitingToSend { send(connection) }
         }
+        indicesAtWork.removeAll(keepingCapacity: true)
     }
 
     private mutating func send(_ connection: Connection) {
@@ -291,36 +292,35 @@ extension Reactor {
         return count
     }
 
-    /// Up to 32 replies in one call: headers from a small array on the side, payloads from their buffers.
+    /// Up to 32 replies in one call: headers from a page on the side, payloads from their buffers.
     private mutating func sendReplies(_ connection: Connection) -> Int {
         let batch = min(connection.replies.count, 32)
-        var headers = InlineArray<4096, UInt8>(repeating: 0)
+        let isStructured = connection.session.structuredReplies
+        let headers = unsafe headerPage.pointer(headerBuffer)
+        var span = unsafe MutableRawSpan(
+            _unsafeBytes: UnsafeMutableRawBufferPointer(start: headers, count: headerBuffer.bytes))
+        var sizes = InlineArray<32, Int>(repeating: 0)
         var vectors = unsafe InlineArray<64, iovec>(repeating: iovec())
         var used = 0
-        let count = unsafe withUnsafeMutableBytes(of: &headers) { headerMemory in
-            var skip = connection.sent
-            for position in 0..<batch {
-                let reply = connection.replies[position]
-                guard let base = headerMemory.baseAddress else { break }
-                let header = unsafe base + position * 128
-                for index in 0..<reply.headerBytes {
-                    unsafe header.storeBytes(of: reply.header[index], toByteOffset: index, as: UInt8.self)
-                }
-                unsafe append(header, reply.headerBytes, to: &vectors, &used, skipping: &skip)
-                if let payload = reply.payload, reply.payloadBytes > 0 {
-                    let memory = unsafe poolPointer(payload, isLarge: reply.isLarge) + reply.payloadOffset
-                    unsafe append(memory, reply.payloadBytes, to: &vectors, &used, skipping: &skip)
-                }
-            }
-            return unsafe withUnsafeMutablePointer(to: &vectors) { pointer in
-                var message = unsafe msghdr()
-                unsafe message.msg_iov = UnsafeMutableRawPointer(pointer).assumingMemoryBound(to: iovec.self)
-                unsafe message.msg_iovlen = used
-                return unsafe sendmsg(
-                    connection.file, &message, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
+        var skip = connection.sent
+        for position in 0..<batch {
+            let reply = connection.replies[position]
+            let start = position * ReplyEncoder.maximumReplyBytes
+            let headerBytes = reply.encodeHeader(structuredReplies: isStructured, into: &span, at: start)
+            sizes[position] = headerBytes + reply.payloadBytes
+            unsafe append(headers + start, headerBytes, to: &vectors, &used, skipping: &skip)
+            if let payload = reply.payload, reply.payloadBytes > 0 {
+                let memory = unsafe poolPointer(payload, isLarge: reply.isLarge) + reply.payloadOffset
+                unsafe append(memory, reply.payloadBytes, to: &vectors, &used, skipping: &skip)
             }
         }
-        if count > 0 { repliesSent(connection, bytes: count) }
+        let count = unsafe withUnsafeMutablePointer(to: &vectors) { pointer in
+            var message = unsafe msghdr()
+            unsafe message.msg_iov = UnsafeMutableRawPointer(pointer).assumingMemoryBound(to: iovec.self)
+            unsafe message.msg_iovlen = used
+            return unsafe sendmsg(connection.file, &message, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
+        }
+        if count > 0 { repliesSent(connection, bytes: count, sizes) }
         return count
     }
 
@@ -335,14 +335,19 @@ extension Reactor {
         used += 1
     }
 
-    private mutating func repliesSent(_ connection: Connection, bytes: Int) {
-        connection.sent += bytes
-        while let first = connection.replies.first, connection.sent >= first.totalBytes {
-            connection.sent -= first.totalBytes
-            connection.replies.removeFirst()
+    /// - Parameter sizes: of the first replies, header and payload.
+    private mutating func repliesSent(_ connection: Connection, bytes: Int, _ sizes: InlineArray<32, Int>) {
+        var sent = connection.sent + bytes
+        var position = 0
+        while position < sizes.count, sizes[position] > 0, sent >= sizes[position],
+            let first = connection.replies.popFirst()
+        {
+            sent -= sizes[position]
+            position += 1
             give(first, back: connection)
             if connection.isBlocked { hasFreed = true }
         }
+        connection.sent = sent
     }
 
     /// The payload of a reply that is sent, or never will be.

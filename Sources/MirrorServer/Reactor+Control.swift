@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import Control
 internal import Glibc
 internal import Logging
@@ -172,8 +173,8 @@ extension Reactor {
     // MARK: reading verbs
 
     private mutating func reportStatus(_ request: ControlRequest, to control: ControlConnection) {
-        var reports = mirrors.map { served in
-            served.report(clients: connections.count { $0?.mirror == served.index })
+        var reports = mirrors.indices.map { mirror in
+            mirrors[mirror].report(clients: connections.count { $0?.mirror == mirror })
         }
         reports += refused.map(\.report)
         if let name = request.mirror {
@@ -190,12 +191,12 @@ extension Reactor {
     }
 
     private mutating func reportEvents(_ request: ControlRequest, to control: ControlConnection) {
-        let chosen = mirrors.filter { request.mirror == nil || $0.name == request.mirror }
+        let chosen = mirrors.indices.filter { request.mirror == nil || mirrors[$0].name == request.mirror }
         guard !chosen.isEmpty || request.mirror == nil else {
             respond(.failure(unknownMirror(request.mirror ?? "")), to: control)
             return
         }
-        let events = chosen.flatMap { served in served.events.map { served.report($0) } }
+        let events = chosen.flatMap { mirror in mirrors[mirror].events.map { mirrors[mirror].report($0) } }
             .sorted { ($0.time, $0.mirror, $0.sequence) < ($1.time, $1.mirror, $1.sequence) }
         let isFollowing = request.follow ?? false
         var response = ControlResponse(isLast: !isFollowing)
@@ -205,13 +206,13 @@ extension Reactor {
         control.followed = request.mirror
     }
 
-    mutating func publishEvents(_ served: ServedMirror) {
-        for event in served.mirror.takeEvents() {
-            served.append(event)
-            let report = served.report(event)
+    mutating func publishEvents(of mirror: Int) {
+        for event in mirrors[mirror].mirror.takeEvents() {
+            mirrors[mirror].append(event)
+            let report = mirrors[mirror].report(event)
             logger.info("\(report.journalLine)")
             for case let control? in controls
-            where control.isFollowing && (control.followed == nil || control.followed == served.name) {
+            where control.isFollowing && (control.followed == nil || control.followed == report.mirror) {
                 var response = ControlResponse(isLast: false)
                 response.events = [report]
                 respond(response, to: control)
@@ -220,7 +221,7 @@ extension Reactor {
     }
 
     mutating func unknownMirror(_ name: String) -> String {
-        let names = mirrors.map(\.name).joined(separator: ", ")
+        let names = mirrors.indices.map { mirrors[$0].name }.joined(separator: ", ")
         return "there is no mirror \(name) here; served: \(names.isEmpty ? "none" : names)"
     }
 }

@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import Bytes
 internal import Glibc
 internal import MirrorCore
@@ -40,24 +41,23 @@ extension Reactor {
     }
 
     mutating func drain(_ index: Int) {
-        let served = mirrors[index]
-        while let effect = served.mirror.nextEffect() {
+        while let effect = mirrors[index].mirror.nextEffect() {
             switch effect {
-            case .submit(let operation): submit(operation, served)
+            case .submit(let operation): submit(operation, index)
             case .reply(let id, let status): reply(id, status)
             case .copyBytes(let buffer, let from, let to, let count):
                 let memory = unsafe jobMemory(buffer)
                 unsafe (memory + Int(to)).copyMemory(from: memory + Int(from), byteCount: Int(count))
             case .fillZeroes(let buffer, let offset, let count):
                 unsafe memset(jobMemory(buffer) + Int(offset), 0, Int(count))
-            case .answer: answerCommands(served)
-            case .events: publishEvents(served)
+            case .answer: answerCommands(of: index)
+            case .events: publishEvents(of: index)
             case .release(let plex):
-                served.disks[Int(plex.value)]?.stampIfBrokenOff()
-                served.disks[Int(plex.value)]?.shut()
-                served.disks[Int(plex.value)] = nil
+                mirrors[index].disks[Int(plex.value)]?.stampIfBrokenOff()
+                mirrors[index].disks[Int(plex.value)]?.shut()
+                mirrors[index].setDisk(nil, of: plex)
             case .stopped:
-                served.isStopped = true
+                mirrors[index].isStopped = true
                 updateCatalog()
                 endConnections(of: index)
             }
@@ -73,26 +73,25 @@ extension Reactor {
         if let metadata = job.metadata { return unsafe metadataPool.pointer(metadata) }
         let offset = Int(operation.bufferOffset)
         if let window = operation.buffer.windowIndex {
-            let served = mirrors[job.mirror]
-            return unsafe served.windows.pointer(served.windowBuffers[window], at: offset)
+            return unsafe mirrors[job.mirror].windows.pointer(mirrors[job.mirror].windowBuffers[window], at: offset)
         }
         return unsafe jobMemory(operation.buffer) + offset
     }
 
-    private mutating func submit(_ operation: DiskOperation, _ served: ServedMirror) {
+    private mutating func submit(_ operation: DiskOperation, _ mirror: Int) {
         let index =
             freeOperations.popLast()
             ?? {
                 operations.append(DiskJob())
                 return operations.count - 1
             }()
-        operations[index] = DiskJob(mirror: served.index, operation: operation, begunAt: now.nanoseconds)
-        guard let disk = served.disks[Int(operation.plex.value)] else {
+        operations[index] = DiskJob(mirror: mirror, operation: operation, begunAt: now.nanoseconds)
+        guard let disk = mirrors[mirror].channels[Int(operation.plex.value)] else {
             localCompletions.append((index, .ended(.failed(DiskFailure(kind: .gone, errorNumber: EBADF)))))
             return
         }
         switch operation.kind {
-        case .read, .write, .writeMetadata: prepareTransfer(index, operation, disk, served)
+        case .read, .write, .writeMetadata: prepareTransfer(index, operation, disk, mirror)
         case .flush: ring.prepareDataSync(disk.file, userData: UInt64(index))
         case .deallocate:
             startZeroing(index, disk, disk.canPunch ? .punch : disk.canZeroRange ? .zeroRange : .zeroWrite)
@@ -103,19 +102,24 @@ extension Reactor {
         }
     }
 
-    private mutating func prepareTransfer(_ index: Int, _ operation: DiskOperation, _ disk: Disk, _ served: ServedMirror) {
-        if operation.kind == .writeMetadata { fillMetadata(index, operation, served) }
+    private mutating func prepareTransfer(
+        _ index: Int, _ operation: DiskOperation, _ disk: DiskChannel, _ mirror: Int
+    ) {
+        if case .writeMetadata = operation.kind { fillMetadata(index, operation, mirror) }
         let bytes = unsafe memory(operations[index], operation)
         let count = Int(operation.length)
         if disk.isMemory, count <= limits.largestCopyBytes {
             let offset = off_t(operation.offset)
-            let moved =
-                operation.kind == .read
-                ? unsafe pread(disk.file, bytes, count, offset) : unsafe pwrite(disk.file, bytes, count, offset)
+            let moved: Int
+            if case .read = operation.kind {
+                moved = unsafe pread(disk.file, bytes, count, offset)
+            } else {
+                moved = unsafe pwrite(disk.file, bytes, count, offset)
+            }
             localCompletions.append((index, .reported(moved < 0 ? -errno : Int32(moved))))
             return
         }
-        if operation.kind == .read {
+        if case .read = operation.kind {
             unsafe ring.prepareRead(
                 disk.file, into: bytes, count: count, offset: operation.offset, mayHang: disk.mayHang,
                 userData: UInt64(index))
@@ -127,7 +131,7 @@ extension Reactor {
         }
     }
 
-    private mutating func fillMetadata(_ index: Int, _ operation: DiskOperation, _ served: ServedMirror) {
+    private mutating func fillMetadata(_ index: Int, _ operation: DiskOperation, _ mirror: Int) {
         guard let buffer = metadataPool.take(bytes: Superblock.byteCount) else {
             preconditionFailure("more metadata writes in flight than mirrors and plexes allow")
         }
@@ -135,12 +139,12 @@ extension Reactor {
         let target = unsafe UnsafeMutableRawBufferPointer(
             start: metadataPool.pointer(buffer), count: Superblock.byteCount)
         var span = unsafe MutableRawSpan(_unsafeBytes: target)
-        served.mirror.encodeMetadata(operation, into: &span)
+        mirrors[mirror].mirror.encodeMetadata(operation, into: &span)
     }
 
     mutating func diskCompleted(_ index: Int, _ result: Int32) {
         guard let operation = operations[index].operation,
-            let disk = mirrors[operations[index].mirror].disks[Int(operation.plex.value)]
+            let disk = mirrors[operations[index].mirror].channels[Int(operation.plex.value)]
         else { preconditionFailure("a completion without an operation") }
         let failure =
             result < 0 ? DiskFailure(errorNumber: -result, isBlockDevice: disk.isBlockDevice) : nil
@@ -148,8 +152,12 @@ extension Reactor {
         case .main:
             if let failure { return completeOperation(index, .failed(failure)) }
             operations[index].moved = UInt64(result)
-            let isWrite = operation.kind == .write || operation.kind == .writeMetadata
-            if operation.kind == .writeMetadata, UInt64(result) < operation.length {
+            let isWrite =
+                switch operation.kind {
+                case .write, .writeMetadata: true
+                case .read, .deallocate, .zero, .flush, .queryAllocation: false
+                }
+            if case .writeMetadata = operation.kind, UInt64(result) < operation.length {
                 return completeOperation(index, .failed(DiskFailure(errorNumber: EIO, isBlockDevice: true)))
             }
             if isWrite, operation.isDurable, !disk.honoursDataSync { return startSync(index, disk) }
@@ -161,7 +169,7 @@ extension Reactor {
         }
     }
 
-    private mutating func startSync(_ index: Int, _ disk: Disk) {
+    private mutating func startSync(_ index: Int, _ disk: DiskChannel) {
         operations[index].step = .sync
         ring.prepareDataSync(disk.file, userData: UInt64(index))
     }
@@ -174,7 +182,8 @@ extension Reactor {
                 kind, bytes: operation.length, nanoseconds: now.nanoseconds - operations[index].begunAt)
         }
         if let metadata = operations[index].metadata { metadataPool.give(metadata) }
-        operations[index] = DiskJob()
+        operations[index].operation = nil
+        operations[index].metadata = nil
         freeOperations.append(index)
         deliver(.completion(operation.tag, result), to: mirror)
     }
@@ -194,7 +203,7 @@ extension Reactor {
 
     // MARK: zeroing
 
-    private mutating func startZeroing(_ index: Int, _ disk: Disk, _ step: DiskJob.Step) {
+    private mutating func startZeroing(_ index: Int, _ disk: DiskChannel, _ step: DiskJob.Step) {
         guard let operation = operations[index].operation else { return }
         operations[index].step = step
         switch step {
@@ -218,13 +227,17 @@ extension Reactor {
 
     /// What the disk can't do by itself is done by the next slower way, down to writing zeroes.
     private mutating func zeroingCompleted(
-        _ index: Int, _ operation: DiskOperation, _ disk: Disk, _ result: Int32, _ failure: DiskFailure?
+        _ index: Int, _ operation: DiskOperation, _ disk: DiskChannel, _ result: Int32, _ failure: DiskFailure?
     ) {
         let plex = Int(operation.plex.value)
-        let served = mirrors[operations[index].mirror]
+        let mirror = operations[index].mirror
         let step = operations[index].step
         if let failure, failure.kind == .unsupported, step != .zeroWrite {
-            if step == .punch { served.disks[plex]?.canPunch = false } else { served.disks[plex]?.canZeroRange = false }
+            if step == .punch {
+                mirrors[mirror].channels[plex]?.canPunch = false
+            } else {
+                mirrors[mirror].channels[plex]?.canZeroRange = false
+            }
             startZeroing(index, disk, step == .punch && disk.canZeroRange ? .zeroRange : .zeroWrite)
             return
         }
@@ -242,7 +255,7 @@ extension Reactor {
     // MARK: holes
 
     /// Encodes the allocation of the range into the request's buffer, at most as many extents as fit.
-    private mutating func findExtents(_ disk: Disk, _ operation: DiskOperation) {
+    private mutating func findExtents(_ disk: DiskChannel, _ operation: DiskOperation) {
         let job = Int(operation.request.value & 0xFFFF_FFFF)
         let end = operation.offset + operation.length
         let capacity = 4096 / ReplyEncoder.extentBytes - 8

@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import DequeModule
 internal import Glibc
 internal import MirrorCore
@@ -64,15 +65,19 @@ extension Reactor {
     mutating func payloadComplete(_ connection: Connection, _ job: Int) {
         connection.receiving = nil
         jobs[job].completeAt = now.nanoseconds
-        let served = mirrors[jobs[job].mirror]
+        let mirror = jobs[job].mirror
         // There was room when its header came; others may have taken it while the payload was on its way.
-        if served.waitingJobs.isEmpty, served.mirror.hasRoom { start(job) } else { served.waitingJobs.append(job) }
+        if mirrors[mirror].waitingJobs.isEmpty, mirrors[mirror].mirror.hasRoom {
+            start(job)
+        } else {
+            mirrors[mirror].waitingJobs.append(job)
+        }
     }
 
     /// Writes that are received but found no room, in the order in which they became complete.
     mutating func startWaiting() {
-        for served in mirrors {
-            while served.mirror.hasRoom, let job = served.waitingJobs.popFirst() {
+        for mirror in mirrors.indices {
+            while mirrors[mirror].mirror.hasRoom, let job = mirrors[mirror].waitingJobs.popFirst() {
                 let connection = connections[jobs[job].connection]
                 if connection?.generation == jobs[job].connectionGeneration {
                     start(job)
@@ -85,13 +90,12 @@ extension Reactor {
     }
 
     private mutating func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ mirror: Int) -> Bool {
-        let served = mirrors[mirror]
-        if request.command == .writeZeroes, request.flags.contains(.fastZero), !served.zeroesFast {
+        if case .writeZeroes = request.command, request.flags.contains(.fastZero), !mirrors[mirror].zeroesFast {
             queueFailure(connection, cookie: request.cookie, .enotsup, .notFast)
             return true
         }
-        guard request.command == .cache else { return false }
-        for case let disk? in served.disks where !disk.isDirect {
+        guard case .cache = request.command else { return false }
+        for case let disk? in mirrors[mirror].disks where !disk.isDirect {
             // A hint, and this thread serves everybody: no more than a moment's work.
             posix_fadvise(
                 disk.file, off_t(request.offset), off_t(min(request.length, 1 << 20)), POSIX_FADV_WILLNEED)
@@ -112,7 +116,8 @@ extension Reactor {
         }
     }
 
-    private mutating func takeJob(_ connection: Connection, _ request: ClientRequest, _ mirror: Int, bytes: Int) -> Int? {
+    private mutating func takeJob(_ connection: Connection, _ request: ClientRequest, _ mirror: Int, bytes: Int) -> Int?
+    {
         connection.isShortOfMemory = false
         guard connection.requestsInFlight < limits.requestsPerConnection, mirrors[mirror].waitingJobs.isEmpty,
             mirrors[mirror].mirror.hasRoom,
@@ -208,40 +213,30 @@ extension Reactor {
 
     private mutating func replySuccess(_ connection: Connection, _ job: Int) {
         let request = jobs[job].request
-        var reply = OutgoingReply()
+        var reply: OutgoingReply
         switch request.command {
         case .read where request.length > 0:
-            reply.payload = jobs[job].buffer
+            reply = OutgoingReply(cookie: request.cookie, .data(offset: request.offset))
             reply.isLarge = jobs[job].isLarge
             reply.payloadOffset = jobs[job].payloadOffset
             reply.payloadBytes = Int(request.length)
-            withHeader(&reply) { span in
-                connection.session.structuredReplies
-                    ? ReplyEncoder.readDataHeader(
-                        cookie: request.cookie, offset: request.offset, dataBytes: request.length, done: true,
-                        into: &span, at: 0)
-                    : ReplyEncoder.simpleReply(cookie: request.cookie, error: nil, into: &span, at: 0)
-            }
-            freeJob(job)
         case .blockStatus:
-            reply.payload = jobs[job].buffer
-            reply.payloadBytes = jobs[job].extentCount * ReplyEncoder.extentBytes
             let count = jobs[job].extentCount
             let context = connection.session.allocationContextID ?? 0
-            withHeader(&reply) { span in
-                ReplyEncoder.blockStatusHeader(
-                    cookie: request.cookie, contextID: context, extentCount: count, into: &span, at: 0)
-            }
-            freeJob(job)
+            reply = OutgoingReply(cookie: request.cookie, .extents(count: count, contextID: context))
+            reply.payloadBytes = count * ReplyEncoder.extentBytes
         case .read, .write, .flush, .trim, .cache, .writeZeroes:
             endJob(connection, job)
             queueSuccess(connection, request)
             return
         }
+        reply.payload = jobs[job].buffer
+        freeJob(job)
         connection.replies.append(reply)
     }
 
-    private mutating func replyFailure(_ connection: Connection, _ job: Int, _ error: NBDError, _ reason: RefusalReason) {
+    private mutating func replyFailure(_ connection: Connection, _ job: Int, _ error: NBDError, _ reason: RefusalReason)
+    {
         let cookie = jobs[job].request.cookie
         endJob(connection, job)
         queueFailure(connection, cookie: cookie, error, reason)
@@ -254,34 +249,14 @@ extension Reactor {
     }
 
     private mutating func queueSuccess(_ connection: Connection, _ request: ClientRequest) {
-        var reply = OutgoingReply()
-        let isStructured = connection.session.structuredReplies
-        withHeader(&reply) { span in
-            ReplyEncoder.success(cookie: request.cookie, structuredReplies: isStructured, into: &span, at: 0)
-        }
-        connection.replies.append(reply)
+        connection.replies.append(OutgoingReply(cookie: request.cookie, .success))
         wantSend(connection)
     }
 
     private mutating func queueFailure(
         _ connection: Connection, cookie: UInt64, _ error: NBDError, _ reason: RefusalReason
     ) {
-        var reply = OutgoingReply()
-        let isStructured = connection.session.structuredReplies
-        withHeader(&reply) { span in
-            ReplyEncoder.failure(
-                cookie: cookie, error, reason: reason, structuredReplies: isStructured, into: &span, at: 0)
-        }
-        connection.replies.append(reply)
+        connection.replies.append(OutgoingReply(cookie: cookie, .failure(error, reason)))
         wantSend(connection)
-    }
-
-    private mutating func withHeader(_ reply: inout OutgoingReply, _ body: (inout MutableRawSpan) -> Int) {
-        var bytes = 0
-        unsafe withUnsafeMutableBytes(of: &reply.header) { memory in
-            var span = unsafe MutableRawSpan(_unsafeBytes: memory)
-            bytes = body(&span)
-        }
-        reply.headerBytes = bytes
     }
 }

@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import Control
 internal import Logging
 internal import MirrorCore
@@ -7,7 +8,7 @@ internal import MirrorFormat
 extension Reactor {
     mutating func resolve(_ request: ControlRequest, from control: ControlConnection) {
         guard let name = request.mirror, let position = refused.firstIndex(where: { $0.name == name }) else {
-            let isServed = mirrors.contains { $0.name == request.mirror && !$0.isStopped }
+            let isServed = request.mirror.flatMap { served($0) } != nil
             let text = isServed ? "mirror \(request.mirror ?? "") is not split" : unknownMirror(request.mirror ?? "")
             respond(.failure(text), to: control)
             return
@@ -49,18 +50,19 @@ extension Reactor {
         options.allowDegraded = true
         options.patienceSeconds = 0
         options.firstIndex = mirrors.count
-        let opening = try Opening.open(split.paths, options)
+        var opening = try Opening.open(split.paths, options)
         for warning in opening.warnings { logger.warning("\(warning)") }
-        guard let served = opening.served.first else {
+        guard !opening.served.isEmpty else {
             throw DiskError(opening.refused.first.map { "\($0.reason); \($0.action)" } ?? "its disks can't be opened")
         }
         refused.remove(at: position)
-        mirrors.append(served)
-        drain(served.index)
+        let mirror = mirrors.count
+        mirrors.append(opening.served.remove(at: 0))
+        drain(mirror)
         updateCatalog()
         var response = ControlResponse()
         response.message =
-            "mirror \(served.name) is served from the side that was kept; see plexus status \(served.name) for the others"
+            "mirror \(mirrors[mirror].name) is served from the side that was kept; see plexus status \(mirrors[mirror].name) for the others"
         return response
     }
 }

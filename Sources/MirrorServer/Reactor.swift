@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import CLinux
 internal import Control
 internal import Glibc
@@ -29,8 +30,11 @@ struct Reactor: ~Copyable {
     let zeroBuffer: PooledBuffer
     let scratch: BufferPool
     let scratchBuffer: PooledBuffer
+    /// Headers of the replies that are being sent.
+    let headerPage: BufferPool
+    let headerBuffer: PooledBuffer
 
-    var mirrors: [ServedMirror]
+    var mirrors: UniqueArray<ServedMirror>
     var refused: [RefusedMirror]
     let defaultName: String?
     var catalog: ExportCatalog
@@ -49,6 +53,8 @@ struct Reactor: ~Copyable {
     /// would take each piece that becomes free, and the large one would never come together.
     var largeWaiter: Int?
     var toSend: [Int] = []
+    /// Those of `ready` or `toSend` whose turn it is.
+    var indicesAtWork: [Int] = []
     var jobs: [ClientJob]
     var freeJobs: [Int]
     var operations: [DiskJob]
@@ -77,7 +83,8 @@ struct Reactor: ~Copyable {
     var hasFreed = false
 
     init(
-        opening: Opening, listeners: [Listener], controlListener: Listener?, defaultName: String?, isReadOnly: Bool,
+        opening: consuming Opening, listeners: [Listener], controlListener: Listener?, defaultName: String?,
+        isReadOnly: Bool,
         logger: Logger
     ) throws(SystemError) {
         let limits = ServerLimits()
@@ -89,7 +96,9 @@ struct Reactor: ~Copyable {
             capacityBytes: max(limits.metadataPoolBytes, pages * Superblock.byteCount), largestBytes: 1 << 20)
         var zeroes = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
         var scratch = try BufferPool(capacityBytes: limits.scratchBytes, largestBytes: limits.scratchBytes)
-        guard let zeroBuffer = zeroes.take(bytes: 1 << 20), let scratchBuffer = scratch.take(bytes: limits.scratchBytes)
+        var headerPage = try BufferPool(capacityBytes: 4096, largestBytes: 4096)
+        guard let zeroBuffer = zeroes.take(bytes: 1 << 20), let headerBuffer = headerPage.take(bytes: 4096),
+            let scratchBuffer = scratch.take(bytes: limits.scratchBytes)
         else { throw SystemError("mmap", number: ENOMEM) }
         // All of it is there: from here on nothing fails.
         self.limits = limits
@@ -102,6 +111,8 @@ struct Reactor: ~Copyable {
         self.zeroBuffer = zeroBuffer
         self.scratch = scratch
         self.scratchBuffer = scratchBuffer
+        self.headerPage = headerPage
+        self.headerBuffer = headerBuffer
         mirrors = opening.served
         refused = opening.refused
         self.defaultName = defaultName
@@ -117,8 +128,13 @@ struct Reactor: ~Copyable {
         updateCatalog()
     }
 
+    /// The mirror of that name, unless it is stopped.
+    func served(_ name: String) -> Int? {
+        mirrors.indices.first { mirrors[$0].name == name && !mirrors[$0].isStopped }
+    }
+
     mutating func updateCatalog() {
-        let exports = mirrors.filter { !$0.isStopped }.map(\.export)
+        let exports = mirrors.indices.filter { !mirrors[$0].isStopped }.map { mirrors[$0].export }
         let name = defaultName ?? (exports.count == 1 ? exports[0].name : nil)
         catalog = ExportCatalog(exports: exports, defaultName: name)
     }
@@ -135,13 +151,13 @@ struct Reactor: ~Copyable {
         var isReady = false
         while true {
             now = currentInstant()
-            if !isReady, mirrors.allSatisfy({ $0.mirror.isOpen || $0.isStopped }) {
+            if !isReady, mirrors.indices.allSatisfy({ mirrors[$0].mirror.isOpen || mirrors[$0].isStopped }) {
                 isReady = true
                 whenReady(self)
             }
             turn()
             if let deadline = stopDeadline {
-                if mirrors.allSatisfy(\.isStopped), areRepliesSent() { return finish() }
+                if mirrors.indices.allSatisfy({ mirrors[$0].isStopped }), areRepliesSent() { return finish() }
                 if now.nanoseconds > deadline {
                     logger.error("not every request came back from the disks in time; the next start will resync")
                     return false

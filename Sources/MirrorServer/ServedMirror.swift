@@ -8,11 +8,13 @@ internal import NBDProtocol
 internal import URing
 
 /// One running mirror with its disks.
-final class ServedMirror {
+struct ServedMirror: ~Copyable {
     let index: Int
     var mirror: Mirror
     /// By plex index; nil: not open.
-    var disks: [Disk?]
+    private(set) var disks: [Disk?]
+    /// What operations need of the same.
+    var channels = InlineArray<8, DiskChannel?>(repeating: nil)
     /// The path that a plex was last seen under.
     var paths: [String?]
     /// Buffers of the resync.
@@ -34,27 +36,37 @@ final class ServedMirror {
     init(
         index: Int, mirror: consuming Mirror, disks: [Disk?], events: [EventRecord], limits: Limits
     ) throws(SystemError) {
-        self.index = index
-        self.disks = disks
-        self.events = events
-        paths = disks.map { $0?.path }
         let bytes = Int(limits.resyncWindowBytes)
         var pool = try BufferPool(capacityBytes: bytes * limits.resyncWindowsIdle, largestBytes: bytes)
-        windowBuffers = (0..<limits.resyncWindowsIdle).compactMap { _ in pool.take(bytes: bytes) }
+        var buffers: [PooledBuffer] = []
+        while let buffer = pool.take(bytes: bytes) { buffers.append(buffer) }
+        // All of it is there: from here on nothing fails.
+        windowBuffers = buffers
         windows = pool
+        self.index = index
+        self.disks = disks
+        for (index, disk) in disks.enumerated() { channels[index] = disk?.channel }
+        self.events = events
+        paths = disks.map { $0?.path }
         let status = mirror.status()
         export = ExportDescription(
             name: status.record.name, summary: "Plexus mirror \(status.record.name)",
             sizeBytes: status.record.dataBytes, isReadOnly: status.isReadOnly,
-            canFastZero: disks.allSatisfy { $0?.zeroesFast ?? true }, isRotational: false)
+            canFastZero: disks.allSatisfy { $0?.channel.zeroesFast ?? true }, isRotational: false)
         self.mirror = mirror
     }
 
     var name: String { export.name }
 
-    var zeroesFast: Bool { disks.allSatisfy { $0?.zeroesFast ?? true } }
+    var zeroesFast: Bool { channels.indices.allSatisfy { channels[$0]?.zeroesFast ?? true } }
 
-    func append(_ event: EventRecord) {
+    /// - Parameter disk: nil: the plex has none any more.
+    mutating func setDisk(_ disk: Disk?, of plex: PlexIndex) {
+        disks[Int(plex.value)] = disk
+        channels[Int(plex.value)] = disk?.channel
+    }
+
+    mutating func append(_ event: EventRecord) {
         events.append(event)
         if events.count > Self.eventsKept { events.removeFirst(events.count - Self.eventsKept) }
     }

@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import Control
 internal import Foundation
 internal import Glibc
@@ -56,7 +57,9 @@ public enum Server {
         // A split is no reason to leave: `plexus status` tells of it, and `plexus resolve` ends it.
         let hasSplit = opening.refused.contains { $0.split != nil }
         guard !opening.served.isEmpty || (hasSplit && !options.isReadOnly) else { throw nothingToServe(opening) }
-        if let name = options.defaultMirror, !opening.served.contains(where: { $0.name == name }) {
+        if let name = options.defaultMirror,
+            !opening.served.indices.contains(where: { opening.served[$0].name == name })
+        {
             throw DiskError("--default \(name): no such mirror on these disks")
         }
         let listeners = try listen(options, handedOver)
@@ -77,7 +80,7 @@ public enum Server {
         return isClean ? 0 : 1
     }
 
-    private static func nothingToServe(_ opening: Opening) -> DiskError {
+    private static func nothingToServe(_ opening: borrowing Opening) -> DiskError {
         var lines = opening.warnings
         lines += opening.refused.map { "mirror \($0.name) is not started (\($0.state)): \($0.reason); \($0.action)" }
         return DiskError(lines.isEmpty ? "no disk was named" : lines.joined(separator: "\n"))
@@ -121,16 +124,17 @@ public enum Server {
         for refused in reactor.refused {
             lines.append("\(refused.name): not served (\(refused.state)): \(refused.reason); \(refused.action)")
         }
-        for served in reactor.mirrors {
-            let name = served.name.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? served.name
+        for mirror in reactor.mirrors.indices {
+            let plainName = reactor.mirrors[mirror].name
+            let name = plainName.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? plainName
             for listener in reactor.listeners {
                 if let path = listener.path {
                     let absolute = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
                     let socket = absolute.addingPercentEncoding(withAllowedCharacters: plain) ?? absolute
-                    lines.append("\(served.name): nbd+unix:///\(name)?socket=\(socket)")
+                    lines.append("\(plainName): nbd+unix:///\(name)?socket=\(socket)")
                 } else if listener.isTCP, !listener.address.hasPrefix("fd ") {
                     // localhost may have two addresses and has one name.
-                    let line = "\(served.name): nbd://\(listener.address)/\(name)"
+                    let line = "\(plainName): nbd://\(listener.address)/\(name)"
                     if lines.last != line { lines.append(line) }
                 }
             }

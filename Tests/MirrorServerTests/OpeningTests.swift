@@ -1,3 +1,4 @@
+import BasicContainers
 import MirrorFormat
 import NBDProtocol
 import TestSupport
@@ -15,12 +16,12 @@ import Testing
     }
 
     private func open<Value>(
-        _ paths: [String], degraded: Bool = false, readOnly: Bool = false, _ body: (Opening) throws -> Value
+        _ paths: [String], degraded: Bool = false, readOnly: Bool = false, _ body: (borrowing Opening) throws -> Value
     ) throws -> Value {
         let opening = try Opening.open(paths, options(degraded: degraded, readOnly: readOnly))
         defer {
-            for served in opening.served {
-                for case let disk? in served.disks { disk.shut() }
+            for index in opening.served.indices {
+                for case let disk? in opening.served[index].disks { disk.shut() }
             }
         }
         return try body(opening)
@@ -32,7 +33,7 @@ import Testing
             for order in [paths, paths.reversed()] {
                 try open(order) { opening in
                     #expect(opening.warnings == [] && opening.refused.isEmpty)
-                    #expect(opening.served.map(\.name) == ["data"])
+                    #expect(opening.served.indices.map { opening.served[$0].name } == ["data"])
                     #expect(opening.served[0].paths == paths + Array(repeating: nil, count: 6))
                     #expect(opening.served[0].disks.map { $0?.path } == opening.served[0].paths)
                     #expect(opening.served[0].export.sizeBytes == UInt64(8 * mebibyte))
@@ -141,8 +142,8 @@ import Testing
             let one = try makeMirror(directory, name: "one", ["a", "b"])
             let two = try makeMirror(directory, name: "two", ["c", "d", "e"])
             try open([one[0], two[2], one[1], two[0], two[1]]) { opening in
-                #expect(opening.served.map(\.name) == ["one", "two"] && opening.refused.isEmpty)
-                #expect(opening.served.map(\.index) == [0, 1])
+                #expect(opening.served.indices.map { opening.served[$0].name } == ["one", "two"] && opening.refused.isEmpty)
+                #expect(opening.served.indices.map { opening.served[$0].index } == [0, 1])
                 #expect(opening.served[1].paths.compactMap { $0 } == two)
             }
         }
