@@ -10,6 +10,27 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+/// Micro benchmarks, only where they are asked for: nobody else has to fetch what they need.
+let withBenchmarks = Context.environment["PLEXUS_BENCHMARKS"] != nil
+
+let benchmarkDependencies: [Package.Dependency] = [
+    // Without its traits, which intercept malloc and swift_retain: `scripts/instructions` counts those.
+    .package(url: "https://github.com/ordo-one/benchmark", exact: "1.38.1", traits: [])
+]
+
+let benchmarkTargets: [Target] = [
+    .target(
+        name: "Workloads", dependencies: ["Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing"],
+        path: "Benchmarks/Instructions/Workloads", swiftSettings: strict),
+    .executableTarget(
+        name: "instructions", dependencies: ["Workloads"], path: "Benchmarks/Instructions/Command",
+        swiftSettings: strict),
+    .executableTarget(
+        name: "micro", dependencies: ["Workloads", .product(name: "Benchmark", package: "benchmark")],
+        path: "Benchmarks/Micro", swiftSettings: strict,
+        plugins: [.plugin(name: "BenchmarkPlugin", package: "benchmark")]),
+]
+
 let package = Package(
     name: "plexus",
     products: [
@@ -21,7 +42,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
-    ],
+    ] + (withBenchmarks ? benchmarkDependencies : []),
     targets: [
         .target(name: "Bytes", swiftSettings: strict),
         .target(name: "NBDProtocol", dependencies: ["Bytes"], swiftSettings: strict),
@@ -98,6 +119,6 @@ let package = Package(
         .testTarget(
             name: "EndToEndTests", dependencies: ["plexus", "Control", "CLibNBD", "TestSupport"],
             swiftSettings: strict),
-    ],
+    ] + (withBenchmarks ? benchmarkTargets : []),
     swiftLanguageModes: [.v6]
 )
