@@ -11,6 +11,8 @@ Server CPU is user and system time of the server's threads and child processes, 
 /proc/PID/stat; the kernel counts it in ticks of 10 ms. The kernel's own threads, which write back and do md's and the
 loop devices' work, are in no server's account.
 Nothing is asserted about speed. Exit codes: 0 all runs done, 1 some failed, 3 something needed is missing, 64 usage.
+
+Instead of that, --memory measures Plexus alone, on a sparse mirror of up to 16 TiB.
 """
 
 import argparse
@@ -24,7 +26,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from machine import machine
+from machine import file_system, machine, machine_text
+from memory import measure_memory, print_memory
 from peers import FULL_PEERS, PEERS, PLEXUS, QUICK_PEERS
 from plot import write_plots
 from processes import Failure, Missing, become_subreaper, end_descendants, find, note
@@ -35,6 +38,8 @@ from workloads import GiB, KiB, MiB, TiB, WORKLOADS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOCKET_PATH_BYTES_MAX = 107
+# Sparse mirrors hold little but their metadata.
+SPARSE_BYTES = GiB
 
 
 # Setting up.
@@ -74,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--warm", action="store_true", help="start each run with the files in the page cache")
     result.add_argument("--json", type=Path, metavar="FILE", help="also write every run and the summary to FILE")
     result.add_argument("--plot", type=Path, metavar="FILE", help="also draw the comparison, as SVG")
+    alone = result.add_argument_group("Plexus alone, instead of the comparison")
+    alone.add_argument("--memory", action="store_true",
+                       help="resident memory idle, with 1,000 idle clients and with 1,000 stalled ones")
     return result
 
 
@@ -91,6 +99,9 @@ def parse() -> argparse.Namespace:
                          if (options.only in workload.name if options.only else options.full or workload.is_quick)]
     if not options.workloads:
         arguments.error(f"no workload has {options.only} in its name")
+    options.compare = not options.memory
+    if options.plot and not options.compare:
+        arguments.error("--plot is for the comparison")
     options.dir = options.dir or [Path(tempfile.gettempdir())]
     for directory in options.dir:
         if not directory.is_dir():
@@ -152,14 +163,31 @@ def compare(options, directory: Path, executables: dict[str, str], about: dict) 
     return result
 
 
+def measure_alone(options, directory: Path, executables: dict[str, str], about: dict) -> list[dict]:
+    results = []
+    with contextlib.ExitStack() as resources:
+        place = make_place(directory, SPARSE_BYTES, resources)
+        rig = Rig(place, executables)
+        print(f"{machine_text(about)}, {file_system(place.disks)}")
+        if options.memory:
+            results.append(measure_memory(rig))
+            print_memory(results[-1])
+        for result in results:
+            result["fileSystem"] = file_system(place.disks)
+    return results
+
+
 def bench(options) -> int:
     about = machine()
-    executables = find_executables(options.peers)
+    executables = find_executables(options.peers if options.compare else [])
     become_subreaper()
     results = []
     for directory in options.dir:
         on_signals(interrupt)
-        results.append(compare(options, directory, executables, about))
+        if options.compare:
+            results.append(compare(options, directory, executables, about))
+        else:
+            results += measure_alone(options, directory, executables, about)
     document = {"version": 2, "date": datetime.date.today().isoformat(), "machine": about, "results": results}
     if options.json:
         options.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
