@@ -12,7 +12,7 @@ Server CPU is user and system time of the server's threads and child processes, 
 loop devices' work, are in no server's account.
 Nothing is asserted about speed. Exit codes: 0 all runs done, 1 some failed, 3 something needed is missing, 64 usage.
 
-Instead of that, --memory measures Plexus alone, on a sparse mirror of up to 16 TiB.
+Instead of that, --memory, --growth and --bitmap measure Plexus alone, on sparse mirrors of up to 16 TiB.
 """
 
 import argparse
@@ -26,6 +26,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bitmap import measure_bitmap
+from cases import print_cases
+from growth import measure_growth
 from machine import file_system, machine, machine_text
 from memory import measure_memory, print_memory
 from peers import FULL_PEERS, PEERS, PLEXUS, QUICK_PEERS
@@ -38,8 +41,8 @@ from workloads import GiB, KiB, MiB, TiB, WORKLOADS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SOCKET_PATH_BYTES_MAX = 107
-# Sparse mirrors hold little but their metadata.
-SPARSE_BYTES = GiB
+# The sparse mirrors hold their metadata, and 2 GiB that bitmap.py writes at most.
+SPARSE_BYTES = 3 * GiB
 
 
 # Setting up.
@@ -82,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     alone = result.add_argument_group("Plexus alone, instead of the comparison")
     alone.add_argument("--memory", action="store_true",
                        help="resident memory idle, with 1,000 idle clients and with 1,000 stalled ones")
+    alone.add_argument("--growth", action="store_true",
+                       help="cost of a request from 1 GiB to 16 TiB, 1 to 64 mirrors, 1 to 1,000 idle clients")
+    alone.add_argument("--bitmap", action="store_true", help="cost of the write-intent bitmap")
     return result
 
 
@@ -99,7 +105,7 @@ def parse() -> argparse.Namespace:
                          if (options.only in workload.name if options.only else options.full or workload.is_quick)]
     if not options.workloads:
         arguments.error(f"no workload has {options.only} in its name")
-    options.compare = not options.memory
+    options.compare = not (options.memory or options.growth or options.bitmap)
     if options.plot and not options.compare:
         arguments.error("--plot is for the comparison")
     options.dir = options.dir or [Path(tempfile.gettempdir())]
@@ -172,6 +178,12 @@ def measure_alone(options, directory: Path, executables: dict[str, str], about: 
         if options.memory:
             results.append(measure_memory(rig))
             print_memory(results[-1])
+        if options.growth:
+            results.append(measure_growth(rig, options.seconds, options.repetitions))
+            print_cases(results[-1])
+        if options.bitmap:
+            results.append(measure_bitmap(rig, options.repetitions))
+            print_cases(results[-1])
         for result in results:
             result["fileSystem"] = file_system(place.disks)
     return results
