@@ -9,7 +9,9 @@ that is long for its --size also ends up in the page cache: compare like with li
 
 Server CPU is user and system time of the server's threads and child processes, io_uring's workers included, from
 /proc/PID/stat; the kernel counts it in ticks of 10 ms. The kernel's own threads, which write back and do md's and the
-loop devices' work, are in no server's account.
+loop devices' work, are in no server's account. Latencies are of reads and writes alone; a flush shows in the rate of
+the writes that wait for it, and in the CPU.
+
 Nothing is asserted about speed. Exit codes: 0 all runs done, 1 some failed, 3 something needed is missing, 64 usage.
 
 Instead of that, --memory, --growth and --bitmap measure Plexus alone, on sparse mirrors of up to 16 TiB.
