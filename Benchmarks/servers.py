@@ -1,29 +1,23 @@
-"""The servers that side_by_side.py measures: how each is started, when it is ready, what CPU it used, how it ends."""
+"""A server that is measured: where its files lie, how it is started, when it is ready, how it ends."""
 
 import contextlib
-import ctypes
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from processes import START_DEADLINE_SECONDS, Failure, call, wait_until
+
 # Hangs, not slowness: the first serve copies a whole plex, and a stop flushes what a run wrote.
 HEALTHY_DEADLINE_SECONDS = 900
-START_DEADLINE_SECONDS = 30
 STOP_DEADLINE_SECONDS = 120
 EXPORT = "bench"
-
-
-class Failure(Exception):
-    """A server or client that did not do its part; the run is recorded as failed."""
-
-
-class Missing(Exception):
-    """Something without which nothing can be measured."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +32,18 @@ class Place:
         return [self.disks / "a.img", self.disks / "b.img"]
 
     @property
+    def singles(self) -> list[Path]:
+        """What peers serve: the first, or both where a peer mirrors too."""
+        return [self.disks / "peer.img", self.disks / "peer-b.img"]
+
+    @property
     def single(self) -> Path:
-        return self.disks / "peer.img"
+        return self.singles[0]
+
+    @property
+    def array(self) -> Path:
+        """A link to the md device."""
+        return self.run / "array"
 
     @property
     def socket(self) -> Path:
@@ -71,128 +75,15 @@ class Kind:
     io: str
     arguments: Callable[[Place], list]
     is_daemon: bool = False
+    files: int = 1
+    # Why it can't be measured here, though the executable is there.
+    obstacle: Callable[[], str | None] = lambda: None
+    # What must stand before the server starts, and stays for all of its runs.
+    backing: Callable[[Place], AbstractContextManager] | None = None
 
     @property
     def is_plexus(self) -> bool:
         return self.executable == "plexus"
-
-
-def plexus_arguments(place: Place) -> list:
-    return ["serve", *place.plexes, "--socket", place.socket, "--control", place.control]
-
-
-def qemu_arguments(cache: str, aio: str) -> Callable[[Place], list]:
-    return lambda place: ["-f", "raw", f"--cache={cache}", f"--aio={aio}", "-t", "-e", "8", "-x", EXPORT,
-                          "-k", place.socket, place.single]
-
-
-def nbdkit_arguments(place: Place) -> list:
-    return ["-f", "-U", place.socket, "file", place.single]
-
-
-def nbd_server_arguments(place: Place) -> list:
-    """Flush, FUA and trim are off unless asked for; that several connections are safe it always says."""
-    config = place.run / "nbd-server.conf"
-    config.write_text(
-        f"[generic]\nunixsock = {place.socket}\n"
-        f"[{EXPORT}]\nexportname = {place.single}\nflush = true\nfua = true\ntrim = true\n", encoding="utf-8")
-    return ["-C", config, "-p", place.pid_file]
-
-
-PLEXUS = Kind("plexus", "plexus", "direct, 2 files", plexus_arguments)
-# nbd-server -d would stay in the foreground, but then serves one connection at a time.
-PEERS = [
-    Kind("qemu-nbd", "qemu-nbd", "direct", qemu_arguments("none", "io_uring")),
-    Kind("nbdkit", "nbdkit", "page cache", nbdkit_arguments),
-    Kind("nbd-server", "nbd-server", "page cache", nbd_server_arguments, is_daemon=True),
-    Kind("qemu-nbd-native", "qemu-nbd", "direct", qemu_arguments("none", "native")),
-    Kind("qemu-nbd-cached", "qemu-nbd", "page cache", qemu_arguments("writeback", "io_uring")),
-]
-DEFAULT_PEERS = "qemu-nbd,nbdkit,nbd-server"
-
-
-# Processes. Only our own descendants are ever signalled, each by its pid.
-
-def become_subreaper():
-    """A daemon that we start becomes our child when its parent leaves: it can be waited for, and none gets away."""
-    set_child_subreaper = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
-    if ctypes.CDLL(None, use_errno=True).prctl(set_child_subreaper, 1, 0, 0, 0) != 0:
-        raise Missing(f"prctl: {os.strerror(ctypes.get_errno())}")
-
-
-def stat_fields(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat after the name, which may hold spaces: 0 state, 1 parent, 11 to 14 CPU ticks."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
-def descendants(pid: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and (fields := stat_fields(int(entry))):
-            children.setdefault(int(fields[1]), []).append(int(entry))
-    found, queue = [], [pid]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
-
-
-def end_descendants():
-    """The last net: what a failure or an interruption left running. Some become our children only as others end."""
-    for _ in range(100):
-        below = descendants(os.getpid())
-        if not below:
-            return
-        for pid in below:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        time.sleep(0.02)
-
-
-def cpu_ticks(pid: int) -> int:
-    """Ticks of a process, of its living descendants and of its children that were waited for.
-
-    nbd-server's process for a connection ends just after the client: read while it passes from the living to the
-    waited for, it would be missed or be counted twice. Two equal readings in a row say that all is at rest.
-    """
-    def reading() -> int:
-        fields = [stat_fields(each) for each in [pid, *descendants(pid)]]
-        return sum(int(ticks) for each in fields if each for ticks in each[11:15])
-
-    last = reading()
-    for _ in range(50):
-        time.sleep(0.04)
-        now = reading()
-        if now == last:
-            break
-        last = now
-    return last
-
-
-def wait_until(check: Callable[[], bool], what: str, deadline_seconds: float):
-    started = time.monotonic()
-    while not check():
-        if time.monotonic() - started > deadline_seconds:
-            raise Failure(f"gave up waiting for {what} after {deadline_seconds} s")
-        time.sleep(0.02)
-
-
-def call(*argv, timeout: float) -> str:
-    command = [str(word) for word in argv]
-    try:
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              errors="replace", timeout=timeout, start_new_session=True)
-    except subprocess.TimeoutExpired:
-        raise Failure(f"no end after {timeout} s: {' '.join(command)}") from None
-    if done.returncode != 0:
-        raise Failure(f"exit code {done.returncode}: {' '.join(command)}\n{(done.stderr or done.stdout)[-2000:]}")
-    return done.stdout
 
 
 class Server:
@@ -286,3 +177,22 @@ class Server:
         with contextlib.suppress(OSError):
             return self.place.log.read_text(encoding="utf-8", errors="replace")[-2000:].strip()
         return ""
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A place, and the executables that are run there, by the name of their kind."""
+
+    place: Place
+    executables: dict[str, str]
+
+    def server(self, kind: Kind) -> Server:
+        return Server(kind, self.executables[kind.name], self.place)
+
+    def plexus(self, *argv) -> str:
+        return call(self.executables["plexus"], *argv, timeout=START_DEADLINE_SECONDS)
+
+    def status(self) -> dict:
+        """Of the mirror that is served and measured."""
+        text = self.plexus("status", EXPORT, "--json", "--control", self.place.control)
+        return json.loads(text)["mirrors"][0]
