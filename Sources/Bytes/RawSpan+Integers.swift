@@ -46,8 +46,11 @@ extension MutableRawSpan {
     /// Copies `source` to `offset`; the whole of it must fit.
     package mutating func storeBytes(_ source: RawSpan, at offset: Int) {
         precondition(offset >= 0 && source.byteCount <= byteCount - offset)
-        for index in 0..<source.byteCount {
-            storeLittleEndian(source.loadLittleEndian(at: index, as: UInt8.self), at: offset + index)
+        unsafe withUnsafeMutableBytes { target in
+            unsafe source.withUnsafeBytes { bytes in
+                guard let start = bytes.baseAddress, let target = target.baseAddress else { return }
+                unsafe (target + offset).copyMemory(from: start, byteCount: bytes.count)
+            }
         }
     }
 

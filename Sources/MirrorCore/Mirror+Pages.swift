@@ -36,6 +36,7 @@ extension Mirror {
         tracking.begin(
             write, page: page, targets: targets, holders: participants.subtracting(stale),
             generation: durableGeneration)
+        tracking.writes[write].encode(mirror: record.mirror)
         if mutant == .intentOnOnePlex {
             tracking.writes[write].pending = PlexSet(targets.first ?? PlexIndex(0))
             tracking.writes[write].holders = participants
@@ -52,8 +53,8 @@ extension Mirror {
     }
 
     func encodePage(_ operation: DiskOperation, into bytes: inout MutableRawSpan) {
-        let write = tracking.writes[operation.tag.slot]
-        write.header.encode(mirror: record.mirror, words: write.snapshot.span, into: &bytes)
+        let block = tracking.writes[operation.tag.slot].block
+        unsafe bytes.storeBytes(block.span.bytes, at: 0)
     }
 
     mutating func pageCompleted(_ tag: DiskTag, _ result: DiskResult) {

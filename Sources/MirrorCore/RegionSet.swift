@@ -87,6 +87,22 @@ package struct RegionSet: Sendable, Equatable {
         words[index] = left >= 64 ? value : value & ((1 << UInt64(left)) - 1)
     }
 
+    /// Copies words from `first` on; what lies behind the last of this set is zero.
+    func copyWords(from first: Int, to target: inout [UInt64]) {
+        let source = words.span
+        var span = target.mutableSpan
+        for index in span.indices { span[index] = first + index < source.count ? source[first + index] : 0 }
+    }
+
+    /// Inserts those members of `page`, which begins at word `first`, that are also in `other`.
+    mutating func insertWords(_ page: [UInt64], at first: Int, common other: RegionSet) {
+        let (source, mask) = (page.span, other.words.span)
+        var span = words.mutableSpan
+        for index in source.indices where first + index < span.count {
+            span[first + index] |= source[index] & mask[first + index]
+        }
+    }
+
     mutating func insertWord(_ index: Int, _ value: UInt64) { setWord(index, words[index] | value) }
 
     private static func eachWord(of range: Range<Int>, _ body: (Int, UInt64) -> Void) {

@@ -31,6 +31,8 @@ struct WriteTracking {
         var header = BitmapPage(
             sheet: 0, index: 0, sequence: 0, lastClear: 0, generation: .none, absence: 0)
         var snapshot: [UInt64]
+        /// The page as it is written, the same on every plex.
+        var block = [UInt8](repeating: 0, count: BitmapPage.byteCount)
         var pending = PlexSet.empty
         var failed = PlexSet.empty
         /// Who has these contents.
@@ -38,6 +40,13 @@ struct WriteTracking {
         /// Left while it was on its way: another disk may have taken the number since.
         var departed = PlexSet.empty
         var transients: UInt8 = 0
+
+        mutating func encode(mirror: MirrorUUID) {
+            let (header, snapshot) = (header, snapshot)
+            var span = block.mutableSpan
+            var bytes = unsafe span.mutableBytes
+            header.encode(mirror: mirror, words: snapshot.span, into: &bytes)
+        }
     }
 
     static let sheets = 1 + Int(Layout.missedWriteMapCount)
@@ -258,9 +267,7 @@ struct WriteTracking {
         pages[page].isBusy = true
         let sheet = page / pagesPerSheet
         let index = page % pagesPerSheet
-        for word in 0..<wordsPerPage {
-            writes[write].snapshot[word] = self.word(index * wordsPerPage + word, of: sheet)
-        }
+        takeSnapshot(write, sheet: sheet, index)
         writes[write].header = BitmapPage(
             sheet: UInt8(sheet), index: UInt64(index), sequence: pages[page].sequence,
             lastClear: sheet == 0 ? lastClear : required[sheet - 1], generation: generation,
@@ -273,6 +280,20 @@ struct WriteTracking {
         writes[write].holders = holders
         writes[write].departed = .empty
         writes[write].transients = 0
+    }
+
+    private mutating func takeSnapshot(_ write: Int, sheet: Int, _ index: Int) {
+        var snapshot: [UInt64] = []
+        swap(&snapshot, &writes[write].snapshot)
+        let first = index * wordsPerPage
+        if sheet == 0 {
+            intent.copyWords(from: first, to: &snapshot)
+        } else if let map = maps[sheet - 1] {
+            map.copyWords(from: first, to: &snapshot)
+        } else {
+            for word in snapshot.indices { snapshot[word] = 0 }
+        }
+        swap(&snapshot, &writes[write].snapshot)
     }
 
     private func word(_ index: Int, of sheet: Int) -> UInt64 {
@@ -298,10 +319,7 @@ struct WriteTracking {
         if isDurable {
             pages[page].durableSequence = writes[write].header.sequence
             if page < pagesPerSheet {
-                let first = page * wordsPerPage
-                for word in 0..<wordsPerPage where first + word < intent.words.count {
-                    durable.insertWord(first + word, writes[write].snapshot[word] & intent.words[first + word])
-                }
+                durable.insertWords(writes[write].snapshot, at: page * wordsPerPage, common: intent)
             }
         }
         if !pages[page].staleOn.isEmpty { wantWrite(page) }

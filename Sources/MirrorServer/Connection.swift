@@ -32,6 +32,9 @@ final class Connection {
     /// The write whose payload is coming, and how much has come.
     var receiving: Int?
     var received = 0
+    /// Its last write was a large one, and the next is likely to be: headers are read by themselves, so that
+    /// payloads go straight to their buffers.
+    var sendsBulk = false
     /// Payload of a refused write, to be thrown away.
     var discarding = 0
     var acceptedAt: UInt64
@@ -94,6 +97,12 @@ struct ServerLimits {
     /// For the last replies when the server stops.
     var drainNanoseconds: UInt64 = 1_000_000_000
     var scratchBytes = 128 << 10
+    /// From this size on a payload is worth a call of its own.
+    var bulkBytes = 16 << 10
+    /// Of the small pool, for clients that hold no memory yet and ask for no more than `modestBytes`: so many others
+    /// that take no replies can't keep them waiting.
+    var reservedBytes = 8 << 20
+    var modestBytes = 64 << 10
     var controlConnections = 64
     var controlLineBytes = 64 << 10
     /// Events and answers that a program does not read.

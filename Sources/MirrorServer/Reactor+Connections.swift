@@ -152,7 +152,8 @@ extension Reactor {
     private mutating func receiveRequests(_ connection: Connection) {
         let held = connection.inbox.count
         let memory = unsafe scratch.pointer(scratchBuffer)
-        let room = limits.scratchBytes - held
+        let isHeaderOnly = connection.sendsBulk && connection.discarding == 0 && held < ParsedRequest.headerBytes
+        let room = (isHeaderOnly ? ParsedRequest.headerBytes : limits.scratchBytes) - held
         guard room > 0 else {
             close(connection)
             return

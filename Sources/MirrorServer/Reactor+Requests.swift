@@ -41,6 +41,7 @@ extension Reactor {
             return 0
         }
         jobs[job].payloadOffset = Int(plan.payloadOffset)
+        connection.sendsBulk = request.payloadBytes >= limits.bulkBytes
         guard request.payloadBytes > 0 else {
             start(job)
             return ParsedRequest.headerBytes
@@ -126,7 +127,7 @@ extension Reactor {
         var buffer: PooledBuffer?
         let isLarge = bytes > limits.smallBytes
         if bytes > 0 {
-            buffer = isLarge ? takeLarge(connection, bytes: bytes) : smallPool.take(bytes: bytes)
+            buffer = isLarge ? takeLarge(connection, bytes: bytes) : takeSmall(connection, bytes: bytes)
         }
         guard buffer != nil || bytes == 0, let job = freeJobs.popLast() else {
             if let buffer { giveUnused(buffer, isLarge: isLarge) }
@@ -141,6 +142,14 @@ extension Reactor {
         connection.requestsInFlight += 1
         connection.bytesInFlight += bytes
         return job
+    }
+
+    private mutating func takeSmall(_ connection: Connection, bytes: Int) -> PooledBuffer? {
+        let isModest = connection.bytesInFlight == 0 && bytes <= limits.modestBytes
+        guard isModest || smallPool.usedBytes + bytes <= limits.smallPoolBytes - limits.reservedBytes else {
+            return nil
+        }
+        return smallPool.take(bytes: bytes)
     }
 
     private mutating func takeLarge(_ connection: Connection, bytes: Int) -> PooledBuffer? {
