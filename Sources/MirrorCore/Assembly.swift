@@ -6,13 +6,15 @@ package struct FoundPlex: Sendable {
     package var superblock: Superblock
     /// The verdict does not depend on them, but how much is copied does. Nil: not read.
     package var pages: FoundPages?
-    package var tornCopies: CopySet
+    package var copies: SuperblockCopies
 
-    package init(disk: Int, superblock: Superblock, pages: FoundPages? = nil, tornCopies: CopySet = .none) {
+    package init(
+        disk: Int, superblock: Superblock, pages: FoundPages? = nil, copies: SuperblockCopies = SuperblockCopies()
+    ) {
         self.disk = disk
         self.superblock = superblock
         self.pages = pages
-        self.tornCopies = tornCopies
+        self.copies = copies
     }
 
     var record: Record { superblock.record }

@@ -57,6 +57,9 @@ extension Mirror {
             let request = slots[index].request
             tracking.active.insert(tracking.regions(request.offset, request.length))
         }
+        for window in resync.windows where window.isUsed && window.equalises {
+            tracking.active.insert(tracking.regions(window.start, window.end - window.start))
+        }
     }
 
     /// A plex under rebuild has got something since its map was last written.

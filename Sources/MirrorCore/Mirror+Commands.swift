@@ -158,7 +158,7 @@ extension Mirror {
         }
         prepareDetached(plex, name: name)
         working.remove(plex)
-        countMissed(plex, wasComplete: true, wasJoining: false)
+        countMissed(plex, wasWorking: true, wasJoining: false)
         repin()
         record[plex].role = .brokenOff
         record[plex].cause = FailureCause(operation: .user, time: now.unixNanoseconds)
@@ -297,9 +297,7 @@ extension Mirror {
     private mutating func leave(_ plex: PlexIndex, _ reason: GenerationReason) {
         let mattered = working.contains(plex) || possibleInSync.contains(plex)
         if working.union(recovering).union(joining).contains(plex) {
-            countMissed(
-                plex, wasComplete: working.contains(plex) || record[plex].role == .inSync,
-                wasJoining: joining.contains(plex))
+            countMissed(plex, wasWorking: working.contains(plex), wasJoining: joining.contains(plex))
         }
         working.remove(plex)
         recovering.remove(plex)

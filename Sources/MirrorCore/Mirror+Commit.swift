@@ -80,7 +80,7 @@ extension Mirror {
 
     private mutating func writeRecord(to targets: PlexSet) {
         commit.targets = targets
-        commit.isWiping = targets.members.contains { plexes[Int($0.value)].attachment?.tornCopies.isEmpty == false }
+        commit.isWiping = targets.members.contains { plexes[Int($0.value)].attachment?.copies.torn.isEmpty == false }
         if commit.isWiping { wipeTornCopies(of: targets) } else { writeCopies(to: targets) }
     }
 
@@ -91,7 +91,7 @@ extension Mirror {
         commit.outstanding = 0
         for plex in targets.members {
             guard let attachment = plexes[Int(plex.value)].attachment else { preconditionFailure("no disk to wipe") }
-            for copy in 0..<Layout.superblockCopies where attachment.tornCopies.contains(copy) {
+            for copy in 0..<Layout.superblockCopies where attachment.copies.torn.contains(copy) {
                 commit.outstanding += 1
                 submitCopy(copy, plex, attachment)
             }
@@ -102,7 +102,7 @@ extension Mirror {
     private mutating func tornCopiesWiped() {
         commit.isWiping = false
         for plex in commit.targets.subtracting(commit.failed).members {
-            plexes[Int(plex.value)].attachment?.tornCopies = .none
+            plexes[Int(plex.value)].attachment?.copies.torn = .none
         }
         let left = commit.targets.intersection(working.union(recovering).union(joining)).subtracting(commit.failed)
         if left.isEmpty { recordWritten() } else { writeCopies(to: left) }

@@ -23,7 +23,7 @@ extension Mirror {
         joining.remove(plex)
         resync.promoting.remove(plex)
         if operation == .write || operation == .zero { record[plex].writeErrors += 1 }
-        countMissed(plex, wasComplete: isWorking || record[plex].role == .inSync, wasJoining: wasJoining)
+        countMissed(plex, wasWorking: isWorking, wasJoining: wasJoining)
         // Flushes that were under way together with the one that failed may have said yes to what was lost (R8).
         if operation == .flush { record[plex].missedWriteMap = nil }
         record[plex].role = .failed

@@ -26,9 +26,13 @@ extension Mirror {
     }
 
     /// The plex was in use and is not any more, for whatever reason.
-    mutating func countMissed(_ plex: PlexIndex, wasComplete: Bool, wasJoining: Bool) {
-        if wasComplete {
+    mutating func countMissed(_ plex: PlexIndex, wasWorking: Bool, wasJoining: Bool) {
+        if wasWorking {
             startCounting(plex, epoch: durableEpoch)
+        } else if record[plex].role == .inSync {
+            // It was complete, but nothing on its disk says so yet: a state from before it was, to which the disk may be
+            // set back, could not be told from the last.
+            record[plex].missedWriteMap = nil
         } else if !wasJoining {
             goOnCounting(plex, epoch: durableEpoch)
         }

@@ -34,7 +34,7 @@ extension Mirror {
             slots[index].fragment = .done
             slots[index].transfer = Slot.Transfer(
                 kind: .write, offset: plan.bodyOffset, length: plan.bodyLength, bufferOffset: 0,
-                isDurable: slots[index].request.isForcedUnitAccess)
+                isDurable: isDurable(index))
             fanOutMutation(index)
         }
     }
@@ -103,6 +103,8 @@ extension Mirror {
         let request = slots[index].request
         let plan = BufferPlan(request.kind, offset: request.offset, length: request.length)
         let end = request.offset + request.length
+        let source = slots[index].transfer
+        if !isEqual(offset: source.offset, length: source.length) { slots[index].cutsUnequal = true }
         if request.kind == .write {
             mergeEdge(index, plan, end: end)
             advance(index)
@@ -114,9 +116,13 @@ extension Mirror {
         emit(
             .fillZeroes(request.buffer, at: transfer.bufferOffset + from - transfer.offset, count: to - from))
         slots[index].transfer.kind = .write
-        slots[index].transfer.isDurable = request.isForcedUnitAccess
+        slots[index].transfer.isDurable = isDurable(index)
         fanOutMutation(index)
     }
+
+    /// Or else the other bytes of a cut block, which other plexes may have in another version, would be told to readers
+    /// as they are now, and be taken back when power fails (R7).
+    private func isDurable(_ index: Int) -> Bool { slots[index].request.isForcedUnitAccess || slots[index].cutsUnequal }
 
     private mutating func mergeEdge(_ index: Int, _ plan: BufferPlan, end: UInt64) {
         let block = Limits.blockBytes

@@ -8,23 +8,25 @@ package struct Attachment: Sendable {
     package var sequence: UInt64
     /// How much has to be copied when it joins.
     package var basis: JoinBasis
-    /// Of its superblock; they are wiped before the next update, see `Mirror.wipeTornCopies`.
-    package var tornCopies: CopySet
+    /// Of its superblock; torn ones are wiped before the next update, see `Mirror.wipeTornCopies`.
+    package var copies: SuperblockCopies
 
     package init(
-        uuid: PlexUUID, layout: Layout, sequence: UInt64, basis: JoinBasis, tornCopies: CopySet = .none
+        uuid: PlexUUID, layout: Layout, sequence: UInt64, basis: JoinBasis,
+        copies: SuperblockCopies = SuperblockCopies()
     ) {
         self.uuid = uuid
         self.layout = layout
-        self.sequence = sequence
+        // Where copies were lost, the newest state may lie in the pair whose turn it is.
+        self.sequence = copies.areAllOverwritten(by: sequence + 1) ? sequence + 1 : sequence
         self.basis = basis
-        self.tornCopies = tornCopies
+        self.copies = copies
     }
 
-    package init(_ superblock: Superblock, basis: JoinBasis, tornCopies: CopySet = .none) {
+    package init(_ superblock: Superblock, basis: JoinBasis, copies: SuperblockCopies = SuperblockCopies()) {
         self.init(
             uuid: superblock.plex, layout: superblock.layout, sequence: superblock.sequence, basis: basis,
-            tornCopies: tornCopies)
+            copies: copies)
     }
 }
 
@@ -195,7 +197,7 @@ extension Mirror {
     private mutating func attach(_ plex: PlexIndex, _ assembly: Assembly) {
         guard let found = assembly.found[plex] else { preconditionFailure("a participant was not found") }
         plexes[Int(plex.value)].attachment = Attachment(
-            found.superblock, basis: .everything("it was in use"), tornCopies: found.tornCopies)
+            found.superblock, basis: .everything("it was in use"), copies: found.copies)
         leaveOutNumbers(plex)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
     }

@@ -77,6 +77,8 @@ struct Slot {
     var holdsLock = false
     var isExclusive = false
     var countsAsMutation = false
+    /// A block that the request cuts was read where plexes may differ.
+    var cutsUnequal = false
     var headRead = false
     var tailRead = false
     var commonFailures: UInt8 = 0

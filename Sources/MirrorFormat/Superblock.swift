@@ -104,6 +104,26 @@ package struct CopySet: Hashable, Sendable, BitwiseCopyable {
     package mutating func insert(_ copy: Int) { mask |= 1 << UInt8(copy) }
 }
 
+/// What lies in the four copies of a disk's superblock.
+package struct SuperblockCopies: Hashable, Sendable, BitwiseCopyable {
+    /// Hold something, but no superblock of this format: torn in an update, or damaged.
+    package var torn: CopySet
+    /// Hold the newest state.
+    package var newest: CopySet
+
+    package init(torn: CopySet = .none, newest: CopySet = .none) {
+        self.torn = torn
+        self.newest = newest
+    }
+
+    /// Whether an update of this number would overwrite all that holds the newest state.
+    package func areAllOverwritten(by sequence: UInt64) -> Bool {
+        let (first, second) = Superblock.copies(ofSequence: sequence)
+        return !newest.isEmpty
+            && !(0..<Layout.superblockCopies).contains { newest.contains($0) && $0 != first && $0 != second }
+    }
+}
+
 /// What the four copies of a disk say together.
 package enum SuperblockScan: Sendable, Equatable {
     case none
@@ -162,20 +182,24 @@ package enum SuperblockScan: Sendable, Equatable {
         return damaged > 0 ? .damaged(copies: damaged) : .none
     }
 
-    /// The copies that hold something, but no superblock of this format: torn in an update, or damaged.
-    ///
     /// - Parameters:
     ///   - area: the last 64 KiB of the disk.
     ///   - diskBytes: its size.
-    package static func tornCopies(area: RawSpan, diskBytes: UInt64) -> CopySet {
-        var torn = CopySet.none
+    package static func copies(area: RawSpan, diskBytes: UInt64) -> SuperblockCopies {
+        var copies = SuperblockCopies()
+        var newest: UInt64 = 0
         for copy in 0..<Layout.superblockCopies {
             let start = copy * Int(Layout.superblockSpacingBytes)
             guard area.byteCount >= start + Superblock.byteCount else { continue }
             let bytes = area.extracting(start..<start + Superblock.byteCount)
-            let isWhole = (try? Superblock(decoding: bytes, copy: copy, diskBytes: diskBytes)) != nil
-            if !isWhole, !bytes.isZero { torn.insert(copy) }
+            if let found = try? Superblock(decoding: bytes, copy: copy, diskBytes: diskBytes) {
+                if found.sequence > newest { copies.newest = .none }
+                newest = max(newest, found.sequence)
+                if found.sequence == newest { copies.newest.insert(copy) }
+            } else if !bytes.isZero {
+                copies.torn.insert(copy)
+            }
         }
-        return torn
+        return copies
     }
 }

@@ -298,9 +298,9 @@ extension Disk {
         return SuperblockScan.scan(area: unsafe area.span.bytes, diskBytes: bytes)
     }
 
-    func tornCopies() throws(DiskError) -> CopySet {
+    func superblockCopies() throws(DiskError) -> SuperblockCopies {
         let area = try superblockArea()
-        return SuperblockScan.tornCopies(area: unsafe area.span.bytes, diskBytes: bytes)
+        return SuperblockScan.copies(area: unsafe area.span.bytes, diskBytes: bytes)
     }
 
     /// Empty if the disk is too small to hold any.

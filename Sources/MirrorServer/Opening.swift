@@ -25,7 +25,7 @@ struct Opening: ~Copyable {
         var disk: Disk
         var superblock: Superblock
         var pages: FoundPages
-        var tornCopies: CopySet
+        var superblockCopies: SuperblockCopies
     }
 
     /// - Throws: `DiskError` if a disk is named twice; whatever else is wrong with one disk leaves the others
@@ -44,7 +44,7 @@ struct Opening: ~Copyable {
                         candidates.append(
                             Candidate(
                                 disk: disk, superblock: superblock, pages: disk.pages(of: superblock),
-                                tornCopies: try disk.tornCopies()))
+                                superblockCopies: try disk.superblockCopies()))
                     } catch {
                         disk.shut()
                         throw error
@@ -77,7 +77,7 @@ struct Opening: ~Copyable {
         let found = group.enumerated().map {
             FoundPlex(
                 disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages,
-                tornCopies: $0.element.tornCopies)
+                copies: $0.element.superblockCopies)
         }
         var assemblyOptions = AssemblyOptions()
         assemblyOptions.allowDegraded = options.allowDegraded

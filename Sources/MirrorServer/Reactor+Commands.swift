@@ -191,7 +191,7 @@ extension Reactor {
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }
         return (
             plex,
-            Attachment(superblock, basis: basis(disk, superblock, record), tornCopies: try disk.tornCopies())
+            Attachment(superblock, basis: basis(disk, superblock, record), copies: try disk.superblockCopies())
         )
     }
 
@@ -222,7 +222,7 @@ extension Reactor {
             var entropy = systemEntropy()
             return Attachment(
                 uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0,
-                basis: .everything("it is new to this mirror"), tornCopies: .all)
+                basis: .everything("it is new to this mirror"), copies: SuperblockCopies(torn: .all))
         } catch {
             switch error {
             case .diskTooSmall(let has, let needs):

@@ -15,6 +15,8 @@ final class Server {
     var isOpenedInDoubt: Bool { !openFlushFailed.isEmpty && openedWith.isSubset(of: openFlushFailed) }
     /// The in-sync set of the last record seen on disk.
     var knownInSync = PlexSet.empty
+    /// The highest that a leading disk showed.
+    var knownEpoch: UInt64 = 0
 
     init(mirror: consuming Mirror, isReadOnly: Bool, disks: [Int?], windows: [[UInt32]]) {
         self.mirror = mirror

@@ -268,8 +268,8 @@ struct SimulatedDisk {
         unsafe SuperblockScan.scan(area: superblocks.span.bytes, diskBytes: layout.diskBytes)
     }
 
-    var tornCopies: CopySet {
-        unsafe SuperblockScan.tornCopies(area: superblocks.span.bytes, diskBytes: layout.diskBytes)
+    var superblockCopies: SuperblockCopies {
+        unsafe SuperblockScan.copies(area: superblocks.span.bytes, diskBytes: layout.diskBytes)
     }
 
     mutating func wipeSuperblocks() {

@@ -108,7 +108,8 @@ extension Simulation {
             server.disks[disk] = disk
         }
         let attachment = Attachment(
-            uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis, tornCopies: disks[disk].tornCopies)
+            uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis,
+            copies: disks[disk].superblockCopies)
         give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
     }
 
@@ -128,7 +129,8 @@ extension Simulation {
         server.disks[place] = stray
         let basis = JoinBasis(head, disks[stray].pages, joining: record)
         let attachment = Attachment(
-            uuid: head.plex, layout: layout, sequence: head.sequence, basis: basis, tornCopies: disks[stray].tornCopies)
+            uuid: head.plex, layout: layout, sequence: head.sequence, basis: basis,
+            copies: disks[stray].superblockCopies)
         give(.join, PlexIndex(place), .join(PlexIndex(place), attachment)) { pending in
             pending.disk = stray
             pending.isExact = true

@@ -51,7 +51,10 @@ extension Simulation {
         checkMaps(members, first, leader)
         let newcomers = inSync.subtracting(server.knownInSync)
         server.knownInSync = server.knownInSync.intersection(lead.inSync).union(inSync)
-        guard !newcomers.isEmpty, server.mirror.isOpen else { return }
+        // An update that failed may land, and be torn by its repetition: the record before it shows again.
+        let isNewest = lead.epoch >= server.knownEpoch
+        server.knownEpoch = max(server.knownEpoch, lead.epoch)
+        guard isNewest, !newcomers.isEmpty, server.mirror.isOpen else { return }
         checkPromotion(newcomers, server, members)
     }
 

@@ -83,7 +83,7 @@ extension Simulation {
         present.compactMap { disk in
             guard let superblock = disks[disk].head, superblock.record.mirror == mirrorUUID else { return nil }
             return FoundPlex(
-                disk: disk, superblock: superblock, pages: disks[disk].pages, tornCopies: disks[disk].tornCopies)
+                disk: disk, superblock: superblock, pages: disks[disk].pages, copies: disks[disk].superblockCopies)
         }
     }
 

@@ -24,6 +24,23 @@ import Testing
             bench.record.inSync == set(0, 1) && bench.copies(of: 4) == [44, 44] && bench.copies(of: 3) == [33, 33])
     }
 
+    /// Seed 414177. What makes plex 1 equal to plex 0 is still on its way when plex 0 leaves: they count as equal, but
+    /// it may arrive at any time.
+    @Test func bitsStayWhileACopyIsOnItsWayToALonePlex() throws {
+        let bench = try DataBench.cutOffInAWrite()
+        try bench.start(on: [0, 1])
+        let isCopy = { (operation: DataBench.Operation) in operation.kind == .write }
+        bench.settle(holding: isCopy)
+        #expect(bench.waiting(.write).map(\.plex) == [1])
+        bench.command(.takeOffline(PlexIndex(0)))
+        bench.settle(holding: isCopy)
+        #expect(bench.record.inSync == set(1))
+        bench.idle(seconds: 12, holding: isCopy)
+        #expect(!bench.disks[1].image.regions(sheet: 0).isEmpty)
+        bench.rest()
+        #expect(bench.disks[1].image.regions(sheet: 0).isEmpty)
+    }
+
     /// Nobody could read the bitmap, and nothing was made equal.
     @Test func plexesWithoutReadablePagesAreMadeEqual() throws {
         let bench = try DataBench.cutOffInAWrite()

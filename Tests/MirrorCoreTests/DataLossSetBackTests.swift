@@ -64,6 +64,33 @@ import Testing
         #expect(bench.disks[0].cache == bench.disks[1].cache)
     }
 
+    /// Seed 486573. It was complete, and its promotion on the way to the disks, when it was taken offline; then its disk was
+    /// set back to the middle of the rebuild. It counted as having all.
+    @Test func diskThatWasSetBackToTheMiddleOfItsRebuildIsCopiedInFull() throws {
+        let bench = try DataBench(plexes: 2)
+        bench.write(4, 44)
+        bench.rest()
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        bench.write(4, 45)
+        bench.rest()
+        try bench.join(1, disk: 1)
+        bench.settle(holding: { $0.kind == .read })
+        let earlier = bench.disks[1]
+        bench.settle(holding: { $0.kind == .flush })
+        bench.complete(.flush, on: 1)
+        bench.settle(holding: \.isSuperblock)
+        #expect(bench.record.inSync == set(0, 1) && bench.copies(of: 4) == [45, 45])
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        #expect(bench.record.inSync == set(0))
+        bench.disks[1] = earlier
+        try bench.join(1, disk: 1)
+        bench.settle()
+        bench.idle(seconds: 2)
+        #expect(bench.record.inSync == set(0, 1) && bench.copies(of: 4) == [45, 45])
+    }
+
     /// Its record is the current one. Only the pages of its bitmap tell that it is older.
     @Test func diskThatWasSetBackWithinAnEpochIsCopiedOver() throws {
         let bench = try DataBench(plexes: 2)

@@ -46,10 +46,12 @@ struct DiskImage {
 
     private mutating func write(_ superblock: Superblock) {
         let copies = Superblock.copies(ofSequence: superblock.sequence)
-        for copy in [copies.0, copies.1] {
-            blocks[Layout.superblockOffset(copy: copy, diskBytes: layout.diskBytes)] = block {
-                superblock.encode(copy: copy, into: &$0)
-            }
+        for copy in [copies.0, copies.1] { write(superblock, copy: copy) }
+    }
+
+    mutating func write(_ superblock: Superblock, copy: Int) {
+        blocks[Layout.superblockOffset(copy: copy, diskBytes: layout.diskBytes)] = block {
+            superblock.encode(copy: copy, into: &$0)
         }
     }
 
@@ -139,6 +141,6 @@ struct DiskImage {
         guard case .found(let superblock) = scan() else { return nil }
         return unsafe FoundPlex(
             disk: disk, superblock: superblock, pages: pages(of: superblock),
-            tornCopies: SuperblockScan.tornCopies(area: superblockArea.span.bytes, diskBytes: layout.diskBytes))
+            copies: SuperblockScan.copies(area: superblockArea.span.bytes, diskBytes: layout.diskBytes))
     }
 }

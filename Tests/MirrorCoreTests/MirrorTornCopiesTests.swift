@@ -34,6 +34,19 @@ import Testing
         #expect(bench.submitted(.writeMetadata).filter { $0.isSuperblock && $0.plex == 0 }.count == 2)
     }
 
+    /// Of four copies of the first state the one that is left lies in the pair whose turn it is.
+    @Test func onlyWholeCopyIsNotOverwritten() throws {
+        let bench = try MirrorBench { plex, image in
+            guard plex == 0, let superblock = try? found(0, freshRecord()).superblock else { return }
+            for copy in 0..<4 { image.blocks[offset(copy)] = Array(repeating: 7, count: 4096) }
+            image.write(superblock, copy: 0)
+        }
+        bench.send(1, .write)
+        bench.settle()
+        #expect(bench.replies[1] == .ok)
+        #expect((0..<4).filter { bench.block(0, at: offset($0))?.contains { $0 != 0 } ?? false } == [1, 3])
+    }
+
     @Test func plexThatCanNotBeWipedIsOut() throws {
         let bench = try torn()
         bench.send(1, .write)

@@ -56,12 +56,26 @@ import Testing
 
     @Test func tornCopiesAreThoseThatHoldSomethingButNoSuperblock() throws {
         var area = try area([4])
-        #expect(area.tornCopies() == .none)
+        #expect(area.copies().torn == .none)
         area.bytes[SuperblockArea.start(1) + 4095] = 1
         area.bytes[SuperblockArea.start(2) + 2000] ^= 1
-        let torn = area.tornCopies()
+        let torn = area.copies().torn
         #expect((0..<4).filter(torn.contains) == [1, 2])
-        #expect(unsafe SuperblockScan.tornCopies(area: [UInt8]().span.bytes, diskBytes: Golden.diskBytes) == .none)
+        #expect(
+            unsafe SuperblockScan.copies(area: [UInt8]().span.bytes, diskBytes: Golden.diskBytes) == SuperblockCopies())
+    }
+
+    @Test func newestCopiesAreThoseOfTheHighestNumber() throws {
+        var area = try area([4, 5])
+        #expect((0..<4).filter(area.copies().newest.contains) == [1, 3])
+        #expect(area.copies().areAllOverwritten(by: 7) && !area.copies().areAllOverwritten(by: 6))
+        area.bytes[SuperblockArea.start(3) + 2000] ^= 1
+        #expect((0..<4).filter(area.copies().newest.contains) == [1])
+        // As a new disk has it: the same in all four.
+        let superblock = try Golden.superblock().with(sequence: 9)
+        for copy in 0..<4 { area.write(superblock, copy: copy) }
+        #expect(!area.copies().areAllOverwritten(by: 10) && !area.copies().areAllOverwritten(by: 11))
+        #expect(!SuperblockCopies().areAllOverwritten(by: 1))
     }
 
     @Test func allCopiesDestroyedAreCounted() throws {

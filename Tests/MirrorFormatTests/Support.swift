@@ -59,7 +59,7 @@ struct SuperblockArea {
 
     func copy(_ copy: Int) -> [UInt8] { Array(bytes[Self.start(copy)..<Self.start(copy) + Superblock.byteCount]) }
 
-    func tornCopies() -> CopySet { unsafe SuperblockScan.tornCopies(area: bytes.span.bytes, diskBytes: diskBytes) }
+    func copies() -> SuperblockCopies { unsafe SuperblockScan.copies(area: bytes.span.bytes, diskBytes: diskBytes) }
 
     func scan() -> SuperblockScan { unsafe SuperblockScan.scan(area: bytes.span.bytes, diskBytes: diskBytes) }
 }

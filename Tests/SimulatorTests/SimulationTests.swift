@@ -88,6 +88,16 @@ struct SimulationTests {
         232770,
         // Two superblock updates, both cut off, left sectors that added up to a record that was never finished.
         145271,
+        // The only whole copy of a superblock lay in the pair that the next update overwrote.
+        434849,
+        // A plex that was complete but not yet on record so left, and was believed when its disk was set back.
+        486573,
+        // A window of the resync hung, and the bits of its regions were cleared.
+        414177,
+        // The other bytes of a cut block were told to readers before they were durable.
+        443547,
+        // Simulator: a record that was torn by its repetition is no promotion.
+        417486,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
