@@ -105,6 +105,8 @@ extension Mirror {
             plexes[Int(plex.value)].attachment?.copies.torn = .none
         }
         let left = commit.targets.intersection(working.union(recovering).union(joining)).subtracting(commit.failed)
+        // Where nothing was written no pair is suspect: the newest copies lie in the other one.
+        commit.targets = left
         if left.isEmpty { recordWritten() } else { writeCopies(to: left) }
     }
 

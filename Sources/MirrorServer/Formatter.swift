@@ -170,7 +170,7 @@ package struct MirrorFormatter {
     }
 
     private static func regionText(_ bytes: UInt64) -> String {
-        "--region \(bytes): must be a power of two from 64K to 64M"
+        "--region \(bytes): must be a power of two from 64K to 64M, and so large that there are less than \(Layout.maximumRegions) regions"
     }
 
     private func layout(_ path: String, diskBytes: UInt64, dataBytes: UInt64) throws(DiskError) -> Layout {
@@ -197,7 +197,9 @@ package struct MirrorFormatter {
                 // Full length, and the tail allocated: metadata must never meet ENOSPC.
                 let tail = plan.areas.map(\.offset).min() ?? plan.dataBytes
                 guard ftruncate(file, off_t(plan.diskBytes)) == 0 else {
-                    throw DiskError("\(plan.path): can't get its size: \(errorText(errno))")
+                    throw DiskError(
+                        "\(plan.path): can't be made \(plan.diskBytes) bytes long: \(errorText(errno)); choose a smaller --size or another file system"
+                    )
                 }
                 let number = posix_fallocate(file, off_t(tail), off_t(plan.diskBytes - tail))
                 guard number == 0 else {

@@ -46,14 +46,14 @@ extension Reactor {
         }
     }
 
-    private mutating func detachedName(_ mirror: Int, _ plex: PlexIndex) -> String {
+    private func detachedName(_ mirror: Int, _ plex: PlexIndex) -> String {
         let suffix = "-plex\(plex)"
         var name = mirrors[mirror].name
         while name.utf8.count + suffix.utf8.count > Superblock.maximumNameBytes { name.removeLast() }
         return name + suffix
     }
 
-    private mutating func find(_ text: String?, in mirror: Int) throws(DiskError) -> PlexIndex {
+    private func find(_ text: String?, in mirror: Int) throws(DiskError) -> PlexIndex {
         guard let text, let plex = mirrors[mirror].plex(named: text) else {
             throw DiskError(
                 "mirror \(mirrors[mirror].name) has no plex \(text ?? ""); see plexus status \(mirrors[mirror].name) for their numbers"
@@ -142,7 +142,7 @@ extension Reactor {
         }
     }
 
-    private mutating func judge(_ disk: Disk, _ record: Record, force: Bool) throws(DiskError) -> (
+    private func judge(_ disk: Disk, _ record: Record, force: Bool) throws(DiskError) -> (
         PlexIndex, Attachment
     ) {
         switch try disk.scan() {
@@ -169,7 +169,7 @@ extension Reactor {
     }
 
     /// A disk that was a plex of this mirror, or was broken off it.
-    private mutating func judgeKnown(
+    private func judgeKnown(
         _ disk: Disk, _ superblock: Superblock, _ record: Record, force: Bool
     ) throws(DiskError) -> (PlexIndex, Attachment)? {
         let own = superblock.record
@@ -197,7 +197,7 @@ extension Reactor {
 
     /// How much must be copied. A copy that was broken off may have been mounted: only the time of its file's last
     /// change can tell.
-    private mutating func basis(_ disk: Disk, _ superblock: Superblock, _ record: Record) -> JoinBasis {
+    private func basis(_ disk: Disk, _ superblock: Superblock, _ record: Record) -> JoinBasis {
         let own = superblock.record
         if own.mirror != record.mirror, let objection = disk.objection(toUntouchedSince: own.updatedTime) {
             return .everything(objection)
@@ -206,7 +206,7 @@ extension Reactor {
         return JoinBasis(superblock, disk.pages(of: superblock, mirror: pagesOf), joining: record)
     }
 
-    private mutating func vacancy(in record: Record, _ disk: Disk) throws(DiskError) -> PlexIndex {
+    private func vacancy(in record: Record, _ disk: Disk) throws(DiskError) -> PlexIndex {
         guard let free = record.members.firstIndex(where: { $0.role == .absent }) else {
             throw DiskError(
                 "\(disk.path): mirror \(record.name) has \(PlexSet.capacity) plexes already; forget one first: plexus break \(record.name) PLEX --nokeep"
@@ -215,7 +215,7 @@ extension Reactor {
         return PlexIndex(free)
     }
 
-    private mutating func freshAttachment(_ disk: Disk, _ record: Record) throws(DiskError) -> Attachment {
+    private func freshAttachment(_ disk: Disk, _ record: Record) throws(DiskError) -> Attachment {
         do throws(LayoutError) {
             let layout = try Layout(
                 diskBytes: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)

@@ -8,11 +8,11 @@ internal import URing
 
 /// Accepting, reading and sending.
 extension Reactor {
-    private mutating func key(_ connection: Connection) -> UInt64 {
+    private func key(_ connection: Connection) -> UInt64 {
         UInt64(connection.generation & 0xFFFF_FFFF) << 24 | UInt64(connection.index)
     }
 
-    private mutating func connection(_ key: UInt64) -> Connection? {
+    private func connection(_ key: UInt64) -> Connection? {
         let index = Int(key & 0xFF_FFFF)
         guard index < connections.count, let connection = connections[index],
             UInt64(connection.generation) == key >> 24
@@ -115,7 +115,7 @@ extension Reactor {
         }
     }
 
-    private mutating func hasHungUp(_ connection: Connection) -> Bool {
+    private func hasHungUp(_ connection: Connection) -> Bool {
         var poll = pollfd(fd: connection.file, events: Int16(0x2000), revents: 0)  // POLLRDHUP
         return unsafe Glibc.poll(&poll, 1, 0) > 0 && poll.revents & (0x2000 | Int16(POLLHUP) | Int16(POLLERR)) != 0
     }
@@ -368,7 +368,7 @@ extension Reactor {
         if isLarge { largePool.give(buffer) } else { smallPool.give(buffer) }
     }
 
-    mutating func poolPointer(_ buffer: PooledBuffer, isLarge: Bool) -> UnsafeMutableRawPointer {
+    func poolPointer(_ buffer: PooledBuffer, isLarge: Bool) -> UnsafeMutableRawPointer {
         unsafe isLarge ? largePool.pointer(buffer) : smallPool.pointer(buffer)
     }
 

@@ -60,7 +60,7 @@ extension Reactor {
         }
     }
 
-    private mutating func control(_ key: UInt64) -> ControlConnection? {
+    private func control(_ key: UInt64) -> ControlConnection? {
         let index = Int(key & 0xFF_FFFF)
         guard index < controls.count, let control = controls[index], control.key == key else { return nil }
         return control
@@ -220,7 +220,7 @@ extension Reactor {
         }
     }
 
-    mutating func unknownMirror(_ name: String) -> String {
+    func unknownMirror(_ name: String) -> String {
         let names = mirrors.indices.map { mirrors[$0].name }.joined(separator: ", ")
         return "there is no mirror \(name) here; served: \(names.isEmpty ? "none" : names)"
     }

@@ -64,12 +64,12 @@ extension Reactor {
         }
     }
 
-    private mutating func jobMemory(_ buffer: BufferID) -> UnsafeMutableRawPointer {
+    private func jobMemory(_ buffer: BufferID) -> UnsafeMutableRawPointer {
         guard let piece = jobs[Int(buffer.value)].buffer else { preconditionFailure("the request has no buffer") }
         return unsafe jobs[Int(buffer.value)].isLarge ? largePool.pointer(piece) : smallPool.pointer(piece)
     }
 
-    private mutating func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
+    private func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
         if let metadata = job.metadata { return unsafe metadataPool.pointer(metadata) }
         let offset = Int(operation.bufferOffset)
         if let window = operation.buffer.windowIndex {

@@ -57,7 +57,7 @@ extension Reactor {
         return ParsedRequest.headerBytes + available
     }
 
-    mutating func payloadMemory(_ job: Int) -> UnsafeMutableRawPointer {
+    func payloadMemory(_ job: Int) -> UnsafeMutableRawPointer {
         guard let buffer = jobs[job].buffer else { preconditionFailure("a write without a buffer") }
         return unsafe poolPointer(buffer, isLarge: jobs[job].isLarge) + jobs[job].payloadOffset
     }
@@ -105,7 +105,7 @@ extension Reactor {
         return true
     }
 
-    private mutating func kind(_ request: ClientRequest) -> RequestKind {
+    private func kind(_ request: ClientRequest) -> RequestKind {
         switch request.command {
         case .read: .read
         case .write: .write

@@ -86,6 +86,8 @@ import Testing
         bench.tick(afterMilliseconds: 5000)
         bench.settle()
         #expect(bench.replies[1] == .ok)
-        #expect(bench.block(0, at: offset(0)) != nil)
+        // The first update must not go to copies 1 and 3, which alone hold the state before it.
+        #expect(bench.block(0, at: offset(1)) == nil && bench.block(0, at: offset(3)) == nil)
+        #expect(bench.recorded(0)?.isClean == false)
     }
 }

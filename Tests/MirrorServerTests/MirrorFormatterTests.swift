@@ -142,7 +142,10 @@ import Testing
             formatter.sizeBytes = UInt64(mebibyte)
             formatter.regionBytes = UInt64(bytes)
             let text = try refusal { _ = try formatter.run(writes: true) }.description
-            #expect(text == "--region \(bytes): must be a power of two from 64K to 64M")
+            #expect(
+                text
+                    == "--region \(bytes): must be a power of two from 64K to 64M, and so large that there are less than 16777216 regions"
+            )
         }
     }
 
