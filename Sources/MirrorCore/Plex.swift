@@ -104,7 +104,7 @@ extension Mirror {
         }
         tracking.adopt(
             found, maps: record.members.compactMap(\.missedWriteMap),
-            isClean: record.isClean || mutant == .badPageIsClean)
+            isClean: record.isClean || mutant == .badPageIsClean, time: now.unixNanoseconds)
         suspectSetBack(found)
     }
 

@@ -329,8 +329,12 @@ struct WriteTracking {
 
     /// Takes over what lies on the disks of the current plexes: the union of all, see `FoundPages`.
     ///
-    /// - Parameter isClean: the record says that no bit is set: a page that can't be read holds none.
-    mutating func adopt(_ found: [(PlexIndex, FoundPages)], maps used: [MissedWriteMap], isClean: Bool) {
+    /// - Parameters:
+    ///   - isClean: the record says that no bit is set: a page that can't be read holds none.
+    ///   - time: nanoseconds since 1970.
+    mutating func adopt(
+        _ found: [(PlexIndex, FoundPages)], maps used: [MissedWriteMap], isClean: Bool, time: UInt64
+    ) {
         for map in used {
             openMap(map)
             required[Int(map.slot)] = found.reduce(map.lastClear) { max($0, $1.1.required(by: map)) }
@@ -346,9 +350,13 @@ struct WriteTracking {
         }
         // Numbers that were used up by writes of which no trace is left.
         sequence += 4096
-        // What a disk that is behind must show may have stood on a page that nobody can read: no disk shows enough.
-        if (0..<pagesPerSheet).contains(where: { page in isLost(sheet: 0, page, found) }) { lastClear = sequence }
-        for map in used where isLost(sheet: Int(map.slot) + 1, 0, found) { required[Int(map.slot)] = sequence }
+        // What a disk that is behind must show may have stood on a page that nobody can read: no disk shows enough. Nor
+        // does anybody know then which numbers were used; there were never as many as nanoseconds.
+        let isIntentLost = (0..<pagesPerSheet).contains { isLost(sheet: 0, $0, found) }
+        let lostMaps = used.filter { isLost(sheet: Int($0.slot) + 1, 0, found) }
+        if isIntentLost || !lostMaps.isEmpty { sequence = max(sequence, time) }
+        if isIntentLost { lastClear = sequence }
+        for map in lostMaps { required[Int(map.slot)] = sequence }
         for page in pages.indices { judge(page, found) }
     }
 

@@ -389,9 +389,10 @@ struct SimulatedDisk {
         snapshot = Snapshot(medium: medium, superblocks: superblocks, head: head, pages: pages, pageBytes: pageBytes)
     }
 
-    mutating func rollBack() {
+    /// - Parameter epoch: of the mirror; of the disk's own record it may be another's.
+    mutating func rollBack(from epoch: UInt64) {
         guard let snapshot else { return }
-        lostEpoch = max(lostEpoch, summary?.epoch ?? 0)
+        lostEpoch = max(lostEpoch, epoch, summary?.epoch ?? 0)
         medium = snapshot.medium
         unflushed.removeAll()
         cached = medium

@@ -28,7 +28,8 @@ extension Simulation {
             {
                 count(.rollBack)
                 note("disk \(disk) is rolled back, \(disks[disk].state)")
-                disks[disk].rollBack()
+                let leading = leader(among: disks.indices).flatMap { disks[$0].summary?.epoch }
+                disks[disk].rollBack(from: leading ?? 0)
                 mustShowAll = true
             } else if profile.has(.damagedSuperblock), !mustShowAll {
                 count(.damagedSuperblock)

@@ -98,6 +98,10 @@ struct SimulationTests {
         443547,
         // Simulator: a record that was torn by its repetition is no promotion.
         417486,
+        // Nobody knew which numbers pages had had, and an older disk showed higher ones.
+        536715,
+        // Simulator: a disk that is no member any more was set back to when it was, and is alone.
+        575553,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
