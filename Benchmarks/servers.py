@@ -148,7 +148,8 @@ class Server:
         wanted = [self.place.socket, *([self.place.control] if self.kind.is_plexus else [])]
         lines = Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines()
         sockets = {line.split(maxsplit=7)[-1] for line in lines if line.split()[3] == accepts_connections}
-        return all(str(path) in sockets for path in wanted)
+        # A server that has just ended is in the list until the kernel has taken its ring apart; its path is not.
+        return all(path.exists() and str(path) in sockets for path in wanted)
 
     def _exit_code(self) -> int | None:
         if self.process:
