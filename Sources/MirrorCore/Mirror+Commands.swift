@@ -341,6 +341,7 @@ extension Mirror {
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
         plexes[Int(plex.value)].attachment = attachment
+        commit.forget(plex)
         planCopy(plex, basis)
         leaveOutNumbers(plex)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence

@@ -31,6 +31,14 @@ struct RecordCommit {
 
     var wantsGeneration: Bool { generationReason != nil }
 
+    /// The round under way is about the disk that the plex had before: it says nothing of the one that it has now, and
+    /// must not be written to it.
+    mutating func forget(_ plex: PlexIndex) {
+        targets.remove(plex)
+        newcomers.remove(plex)
+        failed.remove(plex)
+    }
+
     /// The next round begins a new generation (R9).
     mutating func beginGeneration(_ reason: GenerationReason) { generationReason = generationReason ?? reason }
 

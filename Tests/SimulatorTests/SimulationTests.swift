@@ -102,6 +102,8 @@ struct SimulationTests {
         536715,
         // Simulator: a disk that is no member any more was set back to when it was, and is alone.
         575553,
+        // A plex left and came back during one round of the record, and that round counted for its new disk.
+        610570,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
