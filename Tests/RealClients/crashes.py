@@ -4,6 +4,7 @@ import collections
 import contextlib
 import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -340,7 +341,13 @@ class Crashes:
 def most_bytes_to_copy(events: list[dict]) -> int | None:
     """How much a resync may have copied that ends after these events of its server: dirty regions times their size.
 
-    None where nobody tells. Where a second resync begins while one is running both count together.
+    None where nobody tells. Where a second resync begins while one is running both count together. One that serves several
+    plexes copies what any of them lacks, and says how much the one lacks that lacks most: their sum is the bound then.
     """
-    begun = [event["length"] for event in events if event["code"] == "RESYNC_STARTED"]
-    return sum(begun) if begun else None
+    begun = [event for event in events if event["code"] == "RESYNC_STARTED"]
+    if not begun:
+        return None
+    most = sum(event["length"] for event in begun)
+    if any(re.search(r"to plex \d+, \d", event["text"]) for event in begun):
+        most = max(most, sum(event["length"] for event in events if event["code"] == "JOINED"))
+    return most
