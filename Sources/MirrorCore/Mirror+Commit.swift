@@ -89,15 +89,15 @@ extension Mirror {
     private mutating func writeRecord(to targets: PlexSet) {
         commit.targets = targets
         commit.isWiping = targets.members.contains { plexes[Int($0.value)].attachment?.copies.torn.isEmpty == false }
-        if commit.isWiping { wipeTornCopies(of: targets) } else { writeCopies(to: targets) }
+        if commit.isWiping { wipeTornCopies() } else { writeCopies() }
     }
 
     /// Sectors of updates that were cut off must not add up to a whole superblock together with sectors of this one, if
     /// it is cut off as well: of the one update the sector with the checksum, of the other the rest, which is the
     /// same in both. A record would appear that was never finished, beside another one of its epoch.
-    private mutating func wipeTornCopies(of targets: PlexSet) {
+    private mutating func wipeTornCopies() {
         commit.outstanding = 0
-        for plex in targets.members {
+        for plex in commit.targets.members {
             guard let attachment = plexes[Int(plex.value)].attachment else { preconditionFailure("no disk to wipe") }
             for copy in 0..<Layout.superblockCopies where attachment.copies.torn.contains(copy) {
                 commit.outstanding += 1
@@ -112,16 +112,15 @@ extension Mirror {
         for plex in commit.targets.subtracting(commit.failed).members {
             plexes[Int(plex.value)].attachment?.copies.torn = .none
         }
-        let left = commit.targets.intersection(working.union(recovering).union(joining)).subtracting(commit.failed)
         // Where nothing was written no pair is suspect: the newest copies lie in the other one.
-        commit.targets = left
-        if left.isEmpty { recordWritten() } else { writeCopies(to: left) }
+        commit.targets = commit.targets.intersection(working.union(recovering).union(joining)).subtracting(
+            commit.failed)
+        if commit.targets.isEmpty { recordWritten() } else { writeCopies() }
     }
 
-    private mutating func writeCopies(to targets: PlexSet) {
-        commit.targets = targets
-        commit.outstanding = targets.count * 2
-        for plex in targets.members {
+    private mutating func writeCopies() {
+        commit.outstanding = commit.targets.count * 2
+        for plex in commit.targets.members {
             let index = Int(plex.value)
             // A failed update may have torn its pair of copies: the other pair is all there is, so the next update
             // goes to the same pair again.

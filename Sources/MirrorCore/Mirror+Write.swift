@@ -103,14 +103,13 @@ extension Mirror {
         let request = slots[index].request
         let plan = BufferPlan(request.kind, offset: request.offset, length: request.length)
         let end = request.offset + request.length
-        let source = slots[index].transfer
-        if !isEqual(offset: source.offset, length: source.length) { slots[index].cutsUnequal = true }
+        let transfer = slots[index].transfer
+        if !isEqual(offset: transfer.offset, length: transfer.length) { slots[index].cutsUnequal = true }
         if request.kind == .write {
             mergeEdge(index, plan, end: end)
             advance(index)
             return
         }
-        let transfer = slots[index].transfer
         let from = max(request.offset, transfer.offset)
         let to = min(end, transfer.offset + Limits.blockBytes)
         emit(

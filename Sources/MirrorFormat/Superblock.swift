@@ -148,10 +148,7 @@ package enum SuperblockScan: Sendable, Equatable {
         var hasStranger = false
         // A file can be shorter than the area and still hold our magic.
         guard diskBytes >= Layout.superblockAreaBytes else { return .none }
-        for copy in 0..<Layout.superblockCopies {
-            let start = copy * Int(Layout.superblockSpacingBytes)
-            guard area.byteCount >= start + Superblock.byteCount else { continue }
-            let bytes = area.extracting(start..<start + Superblock.byteCount)
+        eachCopy(in: area) { copy, bytes in
             do throws(SuperblockError) {
                 let found = try Superblock(decoding: bytes, copy: copy, diskBytes: diskBytes)
                 if let current = best {
@@ -188,10 +185,7 @@ package enum SuperblockScan: Sendable, Equatable {
     package static func copies(area: RawSpan, diskBytes: UInt64) -> SuperblockCopies {
         var copies = SuperblockCopies()
         var newest: UInt64 = 0
-        for copy in 0..<Layout.superblockCopies {
-            let start = copy * Int(Layout.superblockSpacingBytes)
-            guard area.byteCount >= start + Superblock.byteCount else { continue }
-            let bytes = area.extracting(start..<start + Superblock.byteCount)
+        eachCopy(in: area) { copy, bytes in
             if let found = try? Superblock(decoding: bytes, copy: copy, diskBytes: diskBytes) {
                 if found.sequence > newest { copies.newest = .none }
                 newest = max(newest, found.sequence)
@@ -201,5 +195,14 @@ package enum SuperblockScan: Sendable, Equatable {
             }
         }
         return copies
+    }
+
+    /// Those that the area is long enough to hold.
+    private static func eachCopy(in area: RawSpan, _ body: (Int, RawSpan) -> Void) {
+        for copy in 0..<Layout.superblockCopies {
+            let start = copy * Int(Layout.superblockSpacingBytes)
+            guard area.byteCount >= start + Superblock.byteCount else { continue }
+            body(copy, area.extracting(start..<start + Superblock.byteCount))
+        }
     }
 }

@@ -15,8 +15,6 @@ struct Opening: ~Copyable {
         var isReadOnly = false
         /// After a split: whose side goes on.
         var keep: PlexUUID?
-        /// Of the first mirror opened; another one than 0 when a server that runs already takes one up.
-        var firstIndex = 0
         /// How long to wait for the locks of a server that was killed.
         var patienceSeconds = 5
     }
@@ -127,7 +125,7 @@ struct Opening: ~Copyable {
             recentEvents: events, now: currentInstant())
         do throws(SystemError) {
             var one = try ServedMirror(
-                index: options.firstIndex + served.count, mirror: mirror, disks: disks, events: events, limits: Limits()
+                mirror: mirror, disks: disks, events: events, limits: Limits()
             )
             one.paths = paths
             served.append(one)

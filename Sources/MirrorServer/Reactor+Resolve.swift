@@ -49,7 +49,6 @@ extension Reactor {
         options.keep = keep
         options.allowDegraded = true
         options.patienceSeconds = 0
-        options.firstIndex = mirrors.count
         var opening = try Opening.open(split.paths, options)
         for warning in opening.warnings { logger.warning("\(warning)") }
         guard !opening.served.isEmpty else {

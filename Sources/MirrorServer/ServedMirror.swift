@@ -9,7 +9,6 @@ internal import URing
 
 /// One running mirror with its disks.
 struct ServedMirror: ~Copyable {
-    let index: Int
     var mirror: Mirror
     /// By plex index; nil: not open.
     private(set) var disks: [Disk?]
@@ -34,7 +33,7 @@ struct ServedMirror: ~Copyable {
     static let eventsKept = 4096
 
     init(
-        index: Int, mirror: consuming Mirror, disks: [Disk?], events: [EventRecord], limits: Limits
+        mirror: consuming Mirror, disks: [Disk?], events: [EventRecord], limits: Limits
     ) throws(SystemError) {
         let bytes = Int(limits.resyncWindowBytes)
         var pool = try BufferPool(capacityBytes: bytes * limits.resyncWindowsIdle, largestBytes: bytes)
@@ -43,7 +42,6 @@ struct ServedMirror: ~Copyable {
         // All of it is there: from here on nothing fails.
         windowBuffers = buffers
         windows = pool
-        self.index = index
         self.disks = disks
         for (index, disk) in disks.enumerated() { channels[index] = disk?.channel }
         self.events = events

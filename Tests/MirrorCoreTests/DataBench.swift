@@ -73,6 +73,20 @@ final class DataBench {
         return bench
     }
 
+    /// Plex 1 was away while block 4 was written, and is back.
+    static func rejoining() throws -> DataBench {
+        let bench = try DataBench(plexes: 2)
+        bench.write(3, 33)
+        bench.write(4, 44)
+        bench.rest()
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        bench.write(4, 45)
+        bench.rest()
+        try bench.join(1, disk: 1)
+        return bench
+    }
+
     private static func server(_ assembly: Assembly, _ limits: Limits, seed: UInt64, now: UInt64) -> Mirror {
         Mirror(
             assembly: assembly, writer: .none, entropy: Entropy(seed, 2, 3, 4), limits: limits,

@@ -8,24 +8,10 @@ import Testing
 @Suite struct DataLossFlushTests {
     private func isFlush(_ operation: DataBench.Operation) -> Bool { operation.kind == .flush }
 
-    /// Plex 1 was away while block 4 was written, and is back.
-    private func rejoining() throws -> DataBench {
-        let bench = try DataBench(plexes: 2)
-        bench.write(3, 33)
-        bench.write(4, 44)
-        bench.rest()
-        bench.command(.takeOffline(PlexIndex(1)))
-        bench.settle()
-        bench.write(4, 45)
-        bench.rest()
-        try bench.join(1, disk: 1)
-        return bench
-    }
-
     /// Both plexes hold everything, and plex 1 is being recorded as in sync, when plex 0 loses block 3 and fails a client's
     /// flush, which waits.
     private func flushFailedDuringThePromotion() throws -> (DataBench, flush: UInt64) {
-        let bench = try rejoining()
+        let bench = try DataBench.rejoining()
         bench.settle(holding: isFlush)
         let write = bench.write(3, 99)
         bench.settle(holding: isFlush)
@@ -88,7 +74,7 @@ import Testing
     /// The only good plex lost a block that the plex under rebuild has, as both were told to flush. Readers saw the old
     /// value, then, after the promotion, either.
     @Test func readAfterAFailedFlushOfTheLastGoodPlexStaysTrue() throws {
-        let bench = try rejoining()
+        let bench = try DataBench.rejoining()
         // The rebuild goes on.
         func isSlow(_ operation: DataBench.Operation) -> Bool { operation.kind == .read && operation.isAt(4) }
         bench.settle(holding: isSlow)

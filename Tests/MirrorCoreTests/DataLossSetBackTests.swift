@@ -67,14 +67,7 @@ import Testing
     /// Seed 486573. It was complete, and its promotion on the way to the disks, when it was taken offline; then its disk was
     /// set back to the middle of the rebuild. It counted as having all.
     @Test func diskThatWasSetBackToTheMiddleOfItsRebuildIsCopiedInFull() throws {
-        let bench = try DataBench(plexes: 2)
-        bench.write(4, 44)
-        bench.rest()
-        bench.command(.takeOffline(PlexIndex(1)))
-        bench.settle()
-        bench.write(4, 45)
-        bench.rest()
-        try bench.join(1, disk: 1)
+        let bench = try DataBench.rejoining()
         bench.settle(holding: { $0.kind == .read })
         let earlier = bench.disks[1]
         bench.settle(holding: { $0.kind == .flush })
