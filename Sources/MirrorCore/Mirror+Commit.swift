@@ -221,9 +221,14 @@ extension Mirror {
             expel(plex, operation: .metadata, plexes[Int(plex.value)].lastFailure, offset: 0)
         }
         commit.isRunning = false
+        guard let snapshot = commit.snapshot else { preconditionFailure("a round without a record") }
+        guard snapshot.inSync.isSubset(of: working.union(recovering.intersection(written))) else {
+            // As in the first phase: the record names a plex in sync that has not got it, and is gone.
+            commit.isWanted = true
+            return
+        }
         commit.isFailing = false
         commit.needsWake = false
-        guard let snapshot = commit.snapshot else { preconditionFailure("a round without a record") }
         possibleInSync = snapshot.inSync
         durableEpoch = snapshot.epoch
         durableGeneration = snapshot.generation

@@ -21,7 +21,8 @@ extension Simulation {
             let hasPartner = disks.indices.contains {
                 $0 != disk && isCurrent($0, among: disks.indices) && !disks[$0].isAway && isWhole($0)
             }
-            let isSpare = !isTruth(disk) || hasPartner
+            // Where none holds everything, the freshest must stay known: an older one would be taken for the truth.
+            let isSpare = hasPartner || (!isTruth(disk) && leader(among: disks.indices) != disk)
             guard isSpare, random.chance(200) else { continue }
             if profile.has(.rollBack), hasPartner, isOutdated(disk), disk != loser,
                 disks.indices.allSatisfy({ !disks[$0].isAway && isWhole($0) })

@@ -104,6 +104,10 @@ struct SimulationTests {
         575553,
         // A plex left and came back during one round of the record, and that round counted for its new disk.
         610570,
+        // A plex that the others' record named in sync did not take it, and writes went on before a record without it.
+        809202,
+        // Simulator: the only trace of the newest data was destroyed where nobody held all of it.
+        820915, 880042,
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         let outcome = Simulation.run(Options(seed: seed))
