@@ -1,2 +1,3 @@
 #include <sys/vfs.h>
+#include <sys/eventfd.h>
 #include <sys/signalfd.h>

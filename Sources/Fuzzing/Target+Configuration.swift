@@ -36,7 +36,8 @@ extension Target {
     }
 
     private static let words = [
-        "disks", "socket", "listen", "control", "default", "degraded", "read-only", " = ", "=", "[", "]", "[[", "]]",
+        "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", " = ", "=", "[", "]",
+        "[[", "]]",
         "{",
         "}", ",", ".", "\n", "\r\n", "\t", " ", "#", "\"", "'", "\"\"\"", "'''", "\\", "\\u0041", "\\U0010FFFF",
         "\\uD800",
@@ -50,7 +51,7 @@ extension ServerOptions {
     fileprivate func isEqual(to other: ServerOptions) -> Bool {
         disks == other.disks && listen == other.listen && socket == other.socket && control == other.control
             && defaultMirror == other.defaultMirror && allowDegraded == other.allowDegraded
-            && isReadOnly == other.isReadOnly
+            && isReadOnly == other.isReadOnly && threads == other.threads
     }
 }
 
@@ -64,6 +65,7 @@ extension Input {
         options.defaultMirror = oneIn(2) ? string() : nil
         options.allowDegraded = oneIn(2)
         options.isReadOnly = oneIn(2)
+        options.threads = oneIn(2) ? 1 + below(64) : nil
         return options
     }
 
@@ -84,6 +86,7 @@ extension Input {
         if let name = options.defaultMirror { lines.append("\"default\" = \(quoted(name))") }
         if options.allowDegraded || oneIn(2) { lines.append("degraded = \(options.allowDegraded)") }
         if options.isReadOnly || oneIn(2) { lines.append("read-only = \(options.isReadOnly)") }
+        if let threads = options.threads { lines.append("threads = \(threads)") }
         shuffle(&lines)
         return lines.map { $0 + "\n" }.joined()
     }

@@ -9,12 +9,15 @@ internal import Foundation
 ///     default = "data"
 ///     degraded = false
 ///     read-only = false
+///     threads = 1
 public struct Configuration: Sendable {
-    private static let keys: Set<String> = ["disks", "socket", "listen", "control", "default", "degraded", "read-only"]
+    private static let keys: Set<String> = [
+        "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads",
+    ]
     private var table: [String: Value] = [:]
 
     private enum Value: Sendable {
-        case text(String), texts([String]), flag(Bool)
+        case text(String), texts([String]), flag(Bool), number(Int)
     }
 
     /// - Throws: `DiskError`, naming the file and the line or key.
@@ -43,6 +46,7 @@ public struct Configuration: Sendable {
             switch value {
             case .text(let text): table[key] = .text(text)
             case .flag(let flag): table[key] = .flag(flag)
+            case .number(let number): table[key] = .number(number)
             case .list(let values): table[key] = .texts(try Self.texts(values, "\(path): \(key)"))
             case .other: throw DiskError("\(path): \(key): has a value of the wrong kind")
             }
@@ -64,11 +68,14 @@ public struct Configuration: Sendable {
             let fits =
                 switch (key, value) {
                 case ("disks", .texts), ("listen", .texts), ("listen", .text), ("socket", .text), ("control", .text),
-                    ("default", .text), ("degraded", .flag), ("read-only", .flag):
+                    ("default", .text), ("degraded", .flag), ("read-only", .flag), ("threads", .number):
                     true
-                case (_, .text), (_, .texts), (_, .flag): false
+                case (_, .text), (_, .texts), (_, .flag), (_, .number): false
                 }
             guard fits else { throw DiskError("\(path): \(key): has a value of the wrong kind") }
+        }
+        if case .number(let threads) = table["threads"], !ServerOptions.threadsAllowed.contains(threads) {
+            throw DiskError("\(path): threads: \(ServerOptions.threadsRefusal(threads))")
         }
     }
 
@@ -82,6 +89,7 @@ public struct Configuration: Sendable {
         if options.socket == nil, case .text(let path) = table["socket"] { options.socket = path }
         if options.control == nil, case .text(let path) = table["control"] { options.control = path }
         if options.defaultMirror == nil, case .text(let name) = table["default"] { options.defaultMirror = name }
+        if options.threads == nil, case .number(let threads) = table["threads"] { options.threads = threads }
         if case .flag(true) = table["degraded"] { options.allowDegraded = true }
         if case .flag(true) = table["read-only"] { options.isReadOnly = true }
     }

@@ -4,8 +4,9 @@ internal import URing
 
 /// One NBD client. All of its memory is bounded: `inbox` by the scratch buffer, requests by count and bytes.
 final class Connection {
-    let index: Int
-    let generation: UInt32
+    /// Both of the reactor that serves it.
+    private(set) var index: Int
+    private(set) var generation: UInt32
     let file: Int32
     var session: Session
     /// Received and not yet understood.
@@ -16,7 +17,8 @@ final class Connection {
     var replies = Deque<OutgoingReply>()
     /// Bytes of the first reply that are sent.
     var sent = 0
-    var mirror: Int?
+    /// To the mirror that it chose; nil during the handshake.
+    var route: Int?
     var isReadable = false
     var isQueued = false
     /// A request is understood but there is no room for it.
@@ -51,18 +53,38 @@ final class Connection {
     }
 
     var hasOutput: Bool { rawSent < rawOutput.count || !replies.isEmpty }
+
+    /// It is served by another reactor from now on. Nothing of it is in flight, for it has only shaken hands.
+    func move(index: Int, generation: UInt32, route: Int) {
+        precondition(requestsInFlight == 0 && replies.isEmpty)
+        self.index = index
+        self.generation = generation
+        self.route = route
+        isQueued = false
+        needsSend = false
+        isWaitingToSend = false
+    }
 }
 
-/// A client request from its header to its reply.
+/// A client request from its header to its reply; or, on the reactor of its mirror, one whose client another reactor
+/// has.
 struct ClientJob {
     var isUsed = false
     var generation: UInt32 = 0
+    /// The reactor that has the client, and the job there; -1: this one.
+    var origin = -1
+    var originJob = 0
     var connection = 0
     var connectionGeneration: UInt32 = 0
+    var route = 0
+    /// Index of the mirror in the reactor that it runs on.
     var mirror = 0
     var request = ClientRequest(command: .read, cookie: 0, offset: 0, length: 0, flags: [], payloadBytes: 0)
     var buffer: PooledBuffer?
     var isLarge = false
+    /// Address and size of the buffer; 0: none.
+    var memory: UInt = 0
+    var memoryBytes = 0
     /// Of the payload within the buffer.
     var payloadOffset = 0
     var extentCount = 0
@@ -85,6 +107,7 @@ struct ServerLimits {
     /// Payloads up to `smallBytes` come from one pool, larger ones from the other, so that a few clients
     /// with huge requests can't starve the rest.
     var smallBytes = 256 << 10
+    /// Of each thread.
     var smallPoolBytes = 64 << 20
     var largePoolBytes = 128 << 20
     var largestPieceBytes = 64 << 20
@@ -113,4 +136,10 @@ struct ServerLimits {
     /// How long the thread waits for the next event without falling asleep, if the one before came as soon.
     var spinNanoseconds: UInt64 = 50_000
     var stopNanoseconds: UInt64 = 60_000_000_000
+
+    /// - Parameter threads: they share the memory, as far as each can still take the largest request.
+    init(threads: Int) {
+        while smallPoolBytes * threads > 64 << 20, smallPoolBytes > 16 << 20 { smallPoolBytes /= 2 }
+        if threads > 1 { largePoolBytes = largestPieceBytes }
+    }
 }

@@ -1,12 +1,12 @@
 /// The part of TOML 1.0 that a configuration of Plexus is written in: a key and a value a line, comments, texts in one
-/// pair of quotes, lists over any number of lines, true and false.
+/// pair of quotes, lists over any number of lines, true and false, whole numbers in their plainest form.
 ///
-/// Numbers, dates and inline tables are read just well enough to be told that they don't belong here. Tables, dotted
+/// Other numbers, dates and inline tables are read just well enough to be told that they don't belong here. Tables, dotted
 /// keys and texts in three quotes are refused as such. What it accepts, every TOML parser reads in the same way.
 struct FlatTOML {
     enum Value: Equatable {
-        case text(String), flag(Bool), list([Value])
-        /// A number, a date, an inline table.
+        case text(String), flag(Bool), number(Int), list([Value])
+        /// Another number, a date, an inline table.
         case other
     }
 
@@ -144,8 +144,16 @@ struct FlatTOML {
         default:
             guard let first = word.unicodeScalars.first, ("0"..."9").contains(first) || first == "+" || first == "-"
             else { throw fault(word.isEmpty ? "a value is missing" : "\(word) is no value") }
-            return .other
+            return Self.plainNumber(word).map { .number($0) } ?? .other
         }
+    }
+
+    /// Digits only, not more than any setting needs, and no zero in front.
+    private static func plainNumber(_ word: String) -> Int? {
+        guard word.utf8.count <= 9, word == "0" || word.first != "0",
+            word.unicodeScalars.allSatisfy({ ("0"..."9").contains($0) })
+        else { return nil }
+        return Int(word)
     }
 
     private mutating func list(depth: Int) throws(Fault) -> [Value] {

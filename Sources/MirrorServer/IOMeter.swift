@@ -39,6 +39,12 @@ struct IOMeter {
     private var bytes = InlineArray<5, UInt64>(repeating: 0)
     private var longest = InlineArray<5, UInt64>(repeating: 0)
 
+    /// - Parameters:
+    ///   - begun: monotonic nanoseconds; a little later than `now` if another thread read the clock.
+    mutating func count(_ kind: Kind, bytes moved: UInt64, from begun: UInt64, to now: UInt64) {
+        count(kind, bytes: moved, nanoseconds: now > begun ? now - begun : 0)
+    }
+
     mutating func count(_ kind: Kind, bytes moved: UInt64, nanoseconds: UInt64) {
         let index = kind.rawValue
         if counts.isEmpty { counts = Array(repeating: 0, count: Kind.allCases.count * LatencyScale.bucketCount) }

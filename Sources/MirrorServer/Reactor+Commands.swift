@@ -6,43 +6,41 @@ internal import MirrorFormat
 
 /// The verbs that change something: break, join, offline, online, stop.
 extension Reactor {
-    mutating func command(_ request: ControlRequest, from control: ControlConnection) {
-        if request.verb == .stop, request.mirror == nil {
-            control.asksToStop = true
-            respond(stopAll(), to: control)
-            return
-        }
+    /// - Parameters:
+    ///   - request: for a mirror of this reactor.
+    ///   - asker: the control connection to be answered.
+    mutating func command(_ request: ControlRequest, from asker: UInt64) {
         guard let name = request.mirror, let mirror = served(name) else {
-            respond(.failure(unknownMirror(request.mirror ?? "")), to: control)
+            respond(.failure(unknownMirror(request.mirror ?? "")), to: asker)
             return
         }
         do throws(DiskError) {
             switch request.verb {
-            case .status, .events, .resolve: break
+            case .status, .events, .resolve: preconditionFailure("no command for one mirror")
             case .stop:
                 deliver(.tick, to: mirror)  // The event log is written at ticks; there will be no other.
-                send(.stop, to: mirror, for: control)
+                send(.stop, to: mirror, for: asker)
             case .break:
                 let plex = try find(request.plex, in: mirror)
                 if request.keep ?? true {
-                    send(.breakOff(plex, name: detachedName(mirror, plex)), to: mirror, for: control)
+                    send(.breakOff(plex, name: detachedName(mirror, plex)), to: mirror, for: asker)
                 } else {
-                    send(.remove(plex), to: mirror, for: control)
+                    send(.remove(plex), to: mirror, for: asker)
                 }
-            case .offline: send(.takeOffline(try find(request.plex, in: mirror)), to: mirror, for: control)
+            case .offline: send(.takeOffline(try find(request.plex, in: mirror)), to: mirror, for: asker)
             case .online:
                 let plex = try find(request.plex, in: mirror)
                 guard let path = mirrors[mirror].paths[Int(plex.value)] else {
                     throw DiskError(
                         "the disk of plex \(plex) was not seen by this server; name it: plexus join \(name) DISK")
                 }
-                try join(path, mirror, control, force: false, expected: plex)
+                try join(path, mirror, asker, force: false, expected: plex)
             case .join:
                 guard let path = request.disk else { throw DiskError("which disk?") }
-                try join(path, mirror, control, force: request.force ?? false, expected: nil)
+                try join(path, mirror, asker, force: request.force ?? false, expected: nil)
             }
         } catch {
-            respond(.failure(error.description), to: control)
+            respond(.failure(error.description), to: asker)
         }
     }
 
@@ -62,7 +60,7 @@ extension Reactor {
         return plex
     }
 
-    private mutating func stopAll() -> ControlResponse {
+    mutating func stopAll() -> ControlResponse {
         beginStop()
         var response = ControlResponse()
         response.message = "stopping: requests in flight are answered, then everything is flushed and marked clean"
@@ -70,12 +68,12 @@ extension Reactor {
     }
 
     private mutating func send(
-        _ command: Command, to mirror: Int, for control: ControlConnection,
+        _ command: Command, to mirror: Int, for asker: UInt64,
         disk: (Disk, PlexIndex, oldPath: String?)? = nil
     ) {
         let id = CommandID(nextCommand)
         nextCommand += 1
-        commands[id] = PendingCommand(control: control.index, disk: disk, mirror: mirror)
+        commands[id] = PendingCommand(asker: asker, disk: disk, mirror: mirror)
         deliver(.command(id, command), to: mirror)
     }
 
@@ -93,17 +91,16 @@ extension Reactor {
                         mirrors[mirror].setDisk(nil, of: plex)
                     }
                     mirrors[mirror].paths[Int(plex.value)] = oldPath
+                    group.giveUp(disk.path)
                     disk.shut()
                 }
             case .failed(let text): response.error = mirrors[mirror].withPaths(text)
             }
-            if pending.control == nil, case .failed(let text) = answer {
+            if let asker = pending.asker {
+                respond(response, to: asker)
+            } else if case .failed(let text) = answer {
                 logger.warning("mirror=\(mirrors[mirror].name): \(text)")
-                stopComplaints.append(text)
-            }
-            if let index = pending.control, let control = controls[index] {
-                respond(response, to: control)
-                endIfAnswered(control)
+                post(.complaint(text), to: 0)
             }
         }
     }
@@ -112,13 +109,9 @@ extension Reactor {
 
     /// Opens the disk, finds out whether it may become a plex of this mirror, and hands it to the core.
     private mutating func join(
-        _ path: String, _ mirror: Int, _ control: ControlConnection, force: Bool, expected: PlexIndex?
+        _ path: String, _ mirror: Int, _ asker: UInt64, force: Bool, expected: PlexIndex?
     ) throws(DiskError) {
-        for other in mirrors.indices {
-            for case let disk? in mirrors[other].disks where disk.path == path {
-                throw DiskError("\(path): is in use by mirror \(mirrors[other].name) already")
-            }
-        }
+        if let owner = group.owner(of: path) { throw DiskError("\(path): is in use by mirror \(owner) already") }
         let disk = try Disk.open(path, .readWrite)
         do throws(DiskError) {
             let (plex, attachment) = try judge(disk, mirrors[mirror].mirror.record, force: force)
@@ -133,9 +126,10 @@ extension Reactor {
             }
             let oldPath = mirrors[mirror].paths[index]
             mirrors[mirror].setDisk(disk, of: plex)
+            group.claim(path, mirror: mirrors[mirror].name)
             mirrors[mirror].paths[index] = path
             mirrors[mirror].plexMeters[index] = IOMeter()
-            send(.join(plex, attachment), to: mirror, for: control, disk: (disk, plex, oldPath))
+            send(.join(plex, attachment), to: mirror, for: asker, disk: (disk, plex, oldPath))
         } catch {
             disk.shut()
             throw error

@@ -33,8 +33,9 @@ extension Reactor {
                 if errno != EAGAIN { isAcceptPaused = true }
                 return
             }
-            guard !isStopping, connections.count(where: { $0 != nil }) < limits.connections else {
-                logger.warning("client refused: connections=\(connections.count) handshakes=\(handshaking)")
+            let connected = group.connections
+            guard !isStopping, connected < limits.connections else {
+                logger.warning("client refused: connections=\(connected) handshakes=\(handshaking)")
                 Glibc.close(file)
                 continue
             }
@@ -54,17 +55,51 @@ extension Reactor {
     }
 
     private mutating func open(_ file: Int32) {
+        let connection = Connection(
+            index: freeIndex(), generation: nextGeneration, file: file, limits: .standard, now: now.nanoseconds)
+        handshaking += 1
+        group.connectionEntered(place)
+        connection.session.begin(output: &connection.rawOutput)
+        enter(connection)
+    }
+
+    private mutating func freeIndex() -> Int {
         let index = connections.firstIndex { $0 == nil } ?? connections.count
         if index == connections.count { connections.append(nil) }
+        return index
+    }
+
+    private mutating func enter(_ connection: Connection) {
         // 24 bits of index and 32 of generation fill the user data beside its source.
-        let connection = Connection(
-            index: index, generation: nextGeneration, file: file, limits: .standard, now: now.nanoseconds)
         nextGeneration &+= 1
-        connections[index] = connection
-        handshaking += 1
-        connection.session.begin(output: &connection.rawOutput)
-        wantSend(connection)
-        poll(file, .connectionInput, key(connection))
+        connections[connection.index] = connection
+        if connection.hasOutput { wantSend(connection) }
+        poll(connection.file, .connectionInput, key(connection))
+    }
+
+    /// A client that another reactor has shaken hands with.
+    mutating func adopt(_ connection: Connection, _ target: MirrorPlace) {
+        guard let route = routes.indices.first(where: { routes[$0].place == target }) else {
+            preconditionFailure("a client of a mirror that this reactor was not told of")
+        }
+        connection.move(index: freeIndex(), generation: nextGeneration, route: route)
+        enter(connection)
+        if routes[route].isStopped {
+            endAfterReplies(connection)
+        } else {
+            // The other has read what was there, perhaps.
+            connection.isReadable = true
+            enqueue(connection)
+        }
+    }
+
+    /// It is no longer a connection of this reactor. What the ring still reports of it goes to nobody.
+    mutating func forget(_ connection: Connection) {
+        connections[connection.index] = nil
+        // The poll holds the socket open otherwise, and the client would wait for the end of the stream.
+        ring.preparePollRemoval(
+            of: UInt64(Source.connectionInput.rawValue) << 56 | key(connection),
+            userData: UInt64(Source.ignored.rawValue) << 56)
     }
 
     mutating func inputReady(_ key: UInt64, hasMore: Bool) {
@@ -199,8 +234,9 @@ extension Reactor {
     private mutating func parseScratch(_ connection: Connection, count: Int) {
         let memory = unsafe scratch.pointer(scratchBuffer)
         var position = 0
+        var mover: Int?
         while position < count, connections[connection.index] === connection, !connection.isBlocked,
-            !connection.isEnding
+            !connection.isEnding, mover == nil
         {
             let rest = unsafe RawSpan(
                 _unsafeBytes: UnsafeRawBufferPointer(start: memory + position, count: count - position))
@@ -210,6 +246,7 @@ extension Reactor {
                 connection.discarding -= consumed
             } else if connection.session.phase == .handshake {
                 consumed = shakeHands(connection, rest)
+                mover = destination(connection)
             } else if connection.session.phase == .transmission {
                 consumed = takeRequest(connection, rest)
             } else {
@@ -218,9 +255,17 @@ extension Reactor {
             if consumed == 0 { break }
             position += consumed
         }
-        guard connections[connection.index] === connection, position < count, !connection.isEnding else { return }
+        guard connections[connection.index] === connection, !connection.isEnding else { return }
         unsafe connection.inbox.append(
             contentsOf: UnsafeRawBufferPointer(start: memory + position, count: count - position))
+        if let mover, let route = connection.route { hand(connection, to: mover, routes[route].place) }
+    }
+
+    /// Which other reactor shall serve a client that has just chosen its mirror.
+    private func destination(_ connection: Connection) -> Int? {
+        guard !isAlone, let route = connection.route, connections[connection.index] === connection else { return nil }
+        let reactor = group.reactor(forClientOf: routes[route].place)
+        return reactor == place ? nil : reactor
     }
 
     private mutating func shakeHands(_ connection: Connection, _ bytes: RawSpan) -> Int {
@@ -231,8 +276,8 @@ extension Reactor {
         case .handshake: break
         case .transmission:
             handshaking -= 1
-            connection.mirror = connection.session.export.flatMap { served($0.name) }
-            if connection.mirror == nil { close(connection) }
+            connection.route = connection.session.export.flatMap { route(to: $0.name) }
+            if connection.route == nil { close(connection) }
         case .closing: endAfterReplies(connection)
         }
         return consumed
@@ -386,8 +431,8 @@ extension Reactor {
         if connection.requestsInFlight == 0, !connection.hasOutput { close(connection) } else { wantSend(connection) }
     }
 
-    mutating func endConnections(of mirror: Int) {
-        for connection in connections where connection?.mirror == mirror {
+    mutating func endConnections(to route: Int) {
+        for connection in connections where connection?.route == route {
             if let connection { endAfterReplies(connection) }
         }
     }
@@ -395,14 +440,11 @@ extension Reactor {
     /// Ends the connection at once. Requests in flight go on to the disks, their replies go nowhere.
     mutating func close(_ connection: Connection) {
         guard connections[connection.index] === connection else { return }
-        connections[connection.index] = nil
+        forget(connection)
+        group.connectionLeft(place)
         if connection.session.phase != .transmission { handshaking -= 1 }
         while let reply = connection.replies.popFirst() { give(reply, back: connection) }
         if let job = connection.receiving { dropJob(job) }
-        // The poll holds the socket open otherwise, and the client would wait for the end of the stream.
-        ring.preparePollRemoval(
-            of: UInt64(Source.connectionInput.rawValue) << 56 | key(connection),
-            userData: UInt64(Source.ignored.rawValue) << 56)
         shutdown(connection.file, Int32(SHUT_RDWR))
         Glibc.close(connection.file)
         hasFreed = true
@@ -412,7 +454,7 @@ extension Reactor {
     mutating func expireConnections() {
         let isShort = blocked.contains { connections[$0].map { $0.isBlocked && $0.isShortOfMemory } ?? false }
         for case let connection? in connections {
-            if connection.mirror == nil, now.nanoseconds - connection.acceptedAt > limits.handshakeNanoseconds {
+            if connection.route == nil, now.nanoseconds - connection.acceptedAt > limits.handshakeNanoseconds {
                 logger.warning("client refused: its handshake took longer than 10 s")
                 close(connection)
             } else if isShort, connection.bytesInFlight > 0,

@@ -19,6 +19,8 @@ final class ControlConnection {
     var isWaitingToSend = false
     /// Nothing more comes from it; it is closed when it has its answers.
     var hasEnded = false
+    /// Requests that were not answered yet.
+    var awaited = 0
     var asksToStop = false
 
     /// 24 bits of index and 32 of generation, as for NBD connections.
@@ -34,8 +36,8 @@ final class ControlConnection {
 
 /// A command of the core that somebody waits for.
 struct PendingCommand {
-    /// Nil: the server itself, stopping.
-    var control: Int?
+    /// Key of the control connection, of the first reactor. Nil: the server itself, stopping.
+    var asker: UInt64?
     /// To be closed again if the command is refused; with the path that the plex had before.
     var disk: (Disk, PlexIndex, oldPath: String?)?
     var mirror: Int
@@ -97,30 +99,47 @@ extension Reactor {
 
     /// A program that only closed its sending half still gets its answers.
     mutating func endIfAnswered(_ control: ControlConnection) {
-        guard control.hasEnded, !commands.values.contains(where: { $0.control == control.index }) else { return }
-        shutControl(control)
+        if control.hasEnded, control.awaited == 0 { shutControl(control) }
     }
 
     private mutating func handle(_ line: [UInt8], from control: ControlConnection) {
+        control.awaited += 1
+        let asker = control.key
         guard let request = try? ControlRequest(line: line) else {
-            respond(.failure("this request can't be understood"), to: control)
+            respond(.failure("this request can't be understood"), to: asker)
             return
         }
         guard request.version == ControlRequest.currentVersion else {
             respond(
                 .failure("the server speaks version \(ControlRequest.currentVersion) of the control protocol"),
-                to: control)
+                to: asker)
             return
         }
         switch request.verb {
-        case .status: reportStatus(request, to: control)
-        case .events: reportEvents(request, to: control)
-        case .resolve: resolve(request, from: control)
-        case .break, .join, .offline, .online, .stop: command(request, from: control)
+        case .status, .events: startGathering(request, for: control)
+        case .resolve: resolve(request, from: asker)
+        case .stop where request.mirror == nil:
+            control.asksToStop = true
+            respond(stopAll(), to: asker)
+        case .break, .join, .offline, .online, .stop:
+            guard let name = request.mirror, let route = route(to: name) else {
+                respond(.failure(unknownMirror(request.mirror ?? "")), to: asker)
+                return
+            }
+            post(.command(request, asker: asker), to: routes[route].place.reactor)
         }
     }
 
-    mutating func respond(_ response: ControlResponse, to control: ControlConnection) {
+    /// Answers a request, on whatever reactor it was carried out.
+    mutating func respond(_ response: ControlResponse, to asker: UInt64) {
+        guard isFirst else { return post(.response(response, asker: asker), to: 0) }
+        guard let control = control(asker) else { return }
+        control.awaited -= 1
+        write(response, to: control)
+        endIfAnswered(control)
+    }
+
+    private mutating func write(_ response: ControlResponse, to control: ControlConnection) {
         guard controls[control.index] === control, let line = try? response.line() else { return }
         control.outbox += line
         control.outbox.append(UInt8(ascii: "\n"))
@@ -154,7 +173,7 @@ extension Reactor {
         if control.asksToStop, !stopComplaints.isEmpty {
             var response = ControlResponse()
             response.message = stopComplaints.joined(separator: "; ")
-            respond(response, to: control)
+            write(response, to: control)
         }
         shutControl(control)
     }
@@ -167,43 +186,81 @@ extension Reactor {
             userData: UInt64(Source.ignored.rawValue) << 56)
         shutdown(control.file, Int32(SHUT_RDWR))
         Glibc.close(control.file)
-        for (id, command) in commands where command.control == control.index { commands[id]?.control = nil }
     }
 
     // MARK: reading verbs
 
-    private mutating func reportStatus(_ request: ControlRequest, to control: ControlConnection) {
-        var reports = mirrors.indices.map { mirror in
-            mirrors[mirror].report(clients: connections.count { $0?.mirror == mirror })
+    /// Asks all reactors, this one at once.
+    private mutating func startGathering(_ request: ControlRequest, for control: ControlConnection) {
+        let ticket = nextCommand
+        nextCommand += 1
+        gatherings[ticket] = Gathering(
+            request: request, asker: control.key, missing: Set(group.members.indices))
+        broadcast(.gather(request, ticket: ticket))
+        gathered(gather(request), ticket, from: place)
+    }
+
+    /// What this reactor knows.
+    func gather(_ request: ControlRequest) -> GatheredReports {
+        var reports = GatheredReports()
+        let chosen = mirrors.indices.filter { request.mirror == nil || mirrors[$0].name == request.mirror }
+        if request.verb == .events {
+            reports.events = chosen.flatMap { mirror in mirrors[mirror].events.map { mirrors[mirror].report($0) } }
+            return reports
         }
-        reports += refused.map(\.report)
-        if let name = request.mirror {
-            reports = reports.filter { $0.name == name }
-            guard !reports.isEmpty else {
-                respond(.failure(unknownMirror(name)), to: control)
-                return
-            }
+        reports.mirrors = chosen.map { mirrors[$0].report() }
+        for route in routes.indices {
+            reports.waiting[routes[route].name, default: 0] += routes[route].waitingJobs.count
+            reports.clients[routes[route].name, default: 0] += connections.count { $0?.route == route }
+        }
+        return reports
+    }
+
+    mutating func gathered(_ part: GatheredReports, _ ticket: UInt64, from reactor: Int) {
+        guard var gathering = gatherings.removeValue(forKey: ticket) else { return }
+        gathering.reports.add(part)
+        gathering.missing.remove(reactor)
+        guard gathering.missing.isEmpty else {
+            gatherings[ticket] = gathering
+            return
+        }
+        switch gathering.request.verb {
+        case .events: answerEvents(gathering)
+        case .status, .resolve, .break, .join, .offline, .online, .stop: answerStatus(gathering)
+        }
+    }
+
+    private mutating func answerStatus(_ gathering: Gathering) {
+        var positions: [String: Int] = [:]
+        for route in routes.indices { positions[routes[route].name] = route }
+        var reports = gathering.reports.complete().sorted { positions[$0.name] ?? 0 < positions[$1.name] ?? 0 }
+        if let name = gathering.request.mirror {
+            reports += refused.map(\.report).filter { $0.name == name }
+            guard !reports.isEmpty else { return respond(.failure(unknownMirror(name)), to: gathering.asker) }
+        } else {
+            reports += refused.map(\.report)
         }
         var response = ControlResponse()
         response.status = StatusReport(
             server: StatusReport.Server(pid: getpid(), version: plexusVersion), mirrors: reports)
-        respond(response, to: control)
+        respond(response, to: gathering.asker)
     }
 
-    private mutating func reportEvents(_ request: ControlRequest, to control: ControlConnection) {
-        let chosen = mirrors.indices.filter { request.mirror == nil || mirrors[$0].name == request.mirror }
-        guard !chosen.isEmpty || request.mirror == nil else {
-            respond(.failure(unknownMirror(request.mirror ?? "")), to: control)
-            return
+    private mutating func answerEvents(_ gathering: Gathering) {
+        let name = gathering.request.mirror
+        guard name == nil || routes.indices.contains(where: { routes[$0].name == name }) else {
+            return respond(.failure(unknownMirror(name ?? "")), to: gathering.asker)
         }
-        let events = chosen.flatMap { mirror in mirrors[mirror].events.map { mirrors[mirror].report($0) } }
-            .sorted { ($0.time, $0.mirror, $0.sequence) < ($1.time, $1.mirror, $1.sequence) }
-        let isFollowing = request.follow ?? false
+        let isFollowing = gathering.request.follow ?? false
         var response = ControlResponse(isLast: !isFollowing)
-        response.events = events
-        respond(response, to: control)
-        control.isFollowing = isFollowing
-        control.followed = request.mirror
+        response.events = gathering.reports.events
+            .sorted { ($0.time, $0.mirror, $0.sequence) < ($1.time, $1.mirror, $1.sequence) }
+        let follower = control(gathering.asker)
+        respond(response, to: gathering.asker)
+        guard isFollowing, let follower else { return }
+        follower.isFollowing = true
+        follower.followed = name
+        for report in gathering.later { show(report, to: follower) }
     }
 
     mutating func publishEvents(of mirror: Int) {
@@ -211,17 +268,27 @@ extension Reactor {
             mirrors[mirror].append(event)
             let report = mirrors[mirror].report(event)
             logger.info("\(report.journalLine)")
-            for case let control? in controls
-            where control.isFollowing && (control.followed == nil || control.followed == report.mirror) {
-                var response = ControlResponse(isLast: false)
-                response.events = [report]
-                respond(response, to: control)
-            }
+            post(.event(report, from: place), to: 0)
         }
     }
 
+    /// To all who follow; who has asked and has no answer yet gets behind it what the answer does not hold.
+    mutating func publish(_ report: EventReport, from reactor: Int) {
+        for case let control? in controls where control.isFollowing { show(report, to: control) }
+        for (ticket, gathering) in gatherings where !gathering.missing.contains(reactor) {
+            gatherings[ticket]?.later.append(report)
+        }
+    }
+
+    private mutating func show(_ report: EventReport, to control: ControlConnection) {
+        guard control.followed == nil || control.followed == report.mirror else { return }
+        var response = ControlResponse(isLast: false)
+        response.events = [report]
+        write(response, to: control)
+    }
+
     func unknownMirror(_ name: String) -> String {
-        let names = mirrors.indices.map { mirrors[$0].name }.joined(separator: ", ")
+        let names = routes.indices.map { routes[$0].name }.joined(separator: ", ")
         return "there is no mirror \(name) here; served: \(names.isEmpty ? "none" : names)"
     }
 }

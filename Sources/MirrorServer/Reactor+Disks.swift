@@ -54,19 +54,21 @@ extension Reactor {
             case .events: publishEvents(of: index)
             case .release(let plex):
                 mirrors[index].disks[Int(plex.value)]?.stampIfBrokenOff()
-                mirrors[index].disks[Int(plex.value)]?.shut()
+                if let disk = mirrors[index].disks[Int(plex.value)] {
+                    group.giveUp(disk.path)
+                    disk.shut()
+                }
                 mirrors[index].setDisk(nil, of: plex)
-            case .stopped:
-                mirrors[index].isStopped = true
-                updateCatalog()
-                endConnections(of: index)
+            case .stopped: mirrorStopped(index)
             }
         }
     }
 
-    private func jobMemory(_ buffer: BufferID) -> UnsafeMutableRawPointer {
-        guard let piece = jobs[Int(buffer.value)].buffer else { preconditionFailure("the request has no buffer") }
-        return unsafe jobs[Int(buffer.value)].isLarge ? largePool.pointer(piece) : smallPool.pointer(piece)
+    func jobMemory(_ buffer: BufferID) -> UnsafeMutableRawPointer {
+        guard let memory = unsafe UnsafeMutableRawPointer(bitPattern: jobs[Int(buffer.value)].memory) else {
+            preconditionFailure("the request has no buffer")
+        }
+        return unsafe memory
     }
 
     private func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
@@ -297,8 +299,9 @@ extension Reactor {
         BlockStatus.reduce(
             extents.span, requestBytes: request.length, reqOne: request.flags.contains(.reqOne),
             maximumExtents: capacity, into: &reply)
-        guard let buffer = jobs[job].buffer else { return }
-        let target = unsafe UnsafeMutableRawBufferPointer(start: smallPool.pointer(buffer), count: buffer.bytes)
+        guard jobs[job].memory != 0 else { return }
+        let target = unsafe UnsafeMutableRawBufferPointer(
+            start: jobMemory(BufferID(UInt32(job))), count: jobs[job].memoryBytes)
         var span = unsafe MutableRawSpan(_unsafeBytes: target)
         var offset = 0
         for extent in reply { offset += ReplyEncoder.extent(extent, into: &span, at: offset) }

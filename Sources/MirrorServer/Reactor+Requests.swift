@@ -32,11 +32,16 @@ extension Reactor {
     }
 
     private mutating func admit(_ connection: Connection, _ request: ClientRequest, _ bytes: RawSpan) -> Int {
-        guard let mirror = connection.mirror else { return bytes.byteCount }
-        if answersAtOnce(connection, request, mirror) { return ParsedRequest.headerBytes }
+        guard let route = connection.route else { return bytes.byteCount }
+        if answersAtOnce(connection, request, route) { return ParsedRequest.headerBytes }
         let plan = BufferPlan(kind(request), offset: request.offset, length: UInt64(request.length))
-        let needed = request.command == .blockStatus ? 4096 : Int(plan.bufferBytes)
-        guard let job = takeJob(connection, request, mirror, bytes: needed) else {
+        let needed =
+            switch request.command {
+            case .blockStatus: 4096
+            case .cache: 0
+            case .read, .write, .flush, .trim, .writeZeroes: Int(plan.bufferBytes)
+            }
+        guard let job = takeJob(connection, request, route, bytes: needed) else {
             block(connection)
             return 0
         }
@@ -58,27 +63,21 @@ extension Reactor {
     }
 
     func payloadMemory(_ job: Int) -> UnsafeMutableRawPointer {
-        guard let buffer = jobs[job].buffer else { preconditionFailure("a write without a buffer") }
-        return unsafe poolPointer(buffer, isLarge: jobs[job].isLarge) + jobs[job].payloadOffset
+        unsafe jobMemory(BufferID(UInt32(job))) + jobs[job].payloadOffset
     }
 
     /// Only now does the write exist: an incomplete one is never applied.
     mutating func payloadComplete(_ connection: Connection, _ job: Int) {
         connection.receiving = nil
         jobs[job].completeAt = now.nanoseconds
-        let mirror = jobs[job].mirror
         // There was room when its header came; others may have taken it while the payload was on its way.
-        if mirrors[mirror].waitingJobs.isEmpty, mirrors[mirror].mirror.hasRoom {
-            start(job)
-        } else {
-            mirrors[mirror].waitingJobs.append(job)
-        }
+        if routes[jobs[job].route].hasRoom { start(job) } else { routes[jobs[job].route].waitingJobs.append(job) }
     }
 
     /// Writes that are received but found no room, in the order in which they became complete.
     mutating func startWaiting() {
-        for mirror in mirrors.indices {
-            while mirrors[mirror].mirror.hasRoom, let job = mirrors[mirror].waitingJobs.popFirst() {
+        for route in routes.indices {
+            while routes[route].inFlight < routes[route].share, let job = routes[route].waitingJobs.popFirst() {
                 let connection = connections[jobs[job].connection]
                 if connection?.generation == jobs[job].connectionGeneration {
                     start(job)
@@ -90,19 +89,26 @@ extension Reactor {
         }
     }
 
-    private mutating func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ mirror: Int) -> Bool {
+    /// What needs nothing of a mirror that runs here.
+    private mutating func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ route: Int) -> Bool {
+        guard routes[route].place.reactor == place else { return false }
+        let mirror = routes[route].place.index
         if case .writeZeroes = request.command, request.flags.contains(.fastZero), !mirrors[mirror].zeroesFast {
             queueFailure(connection, cookie: request.cookie, .enotsup, .notFast)
             return true
         }
         guard case .cache = request.command else { return false }
+        hint(request, mirror)
+        queueSuccess(connection, request)
+        return true
+    }
+
+    /// A hint, and this thread serves everybody: no more than a moment's work.
+    func hint(_ request: ClientRequest, _ mirror: Int) {
         for case let disk? in mirrors[mirror].disks where !disk.isDirect {
-            // A hint, and this thread serves everybody: no more than a moment's work.
             posix_fadvise(
                 disk.file, off_t(request.offset), off_t(min(request.length, 1 << 20)), POSIX_FADV_WILLNEED)
         }
-        queueSuccess(connection, request)
-        return true
     }
 
     private func kind(_ request: ClientRequest) -> RequestKind {
@@ -117,11 +123,10 @@ extension Reactor {
         }
     }
 
-    private mutating func takeJob(_ connection: Connection, _ request: ClientRequest, _ mirror: Int, bytes: Int) -> Int?
+    private mutating func takeJob(_ connection: Connection, _ request: ClientRequest, _ route: Int, bytes: Int) -> Int?
     {
         connection.isShortOfMemory = false
-        guard connection.requestsInFlight < limits.requestsPerConnection, mirrors[mirror].waitingJobs.isEmpty,
-            mirrors[mirror].mirror.hasRoom,
+        guard connection.requestsInFlight < limits.requestsPerConnection, routes[route].hasRoom,
             connection.bytesInFlight == 0 || connection.bytesInFlight + bytes <= limits.bytesPerConnection
         else { return nil }
         var buffer: PooledBuffer?
@@ -137,11 +142,17 @@ extension Reactor {
         let generation = jobs[job].generation &+ 1
         jobs[job] = ClientJob(
             isUsed: true, generation: generation, connection: connection.index,
-            connectionGeneration: connection.generation, mirror: mirror, request: request, buffer: buffer,
-            isLarge: isLarge, completeAt: now.nanoseconds)
+            connectionGeneration: connection.generation, route: route, mirror: routes[route].place.index,
+            request: request, buffer: buffer, isLarge: isLarge, memory: address(buffer, isLarge: isLarge),
+            memoryBytes: bytes, completeAt: now.nanoseconds)
         connection.requestsInFlight += 1
         connection.bytesInFlight += bytes
         return job
+    }
+
+    private func address(_ buffer: PooledBuffer?, isLarge: Bool) -> UInt {
+        guard let buffer else { return 0 }
+        return unsafe UInt(bitPattern: poolPointer(buffer, isLarge: isLarge))
     }
 
     private mutating func takeSmall(_ connection: Connection, bytes: Int) -> PooledBuffer? {
@@ -164,6 +175,13 @@ extension Reactor {
     }
 
     private mutating func start(_ job: Int) {
+        let route = jobs[job].route
+        routes[route].inFlight += 1
+        let target = routes[route].place
+        if target.reactor == place { handToCore(job) } else { send(job, to: target) }
+    }
+
+    mutating func handToCore(_ job: Int) {
         let request = jobs[job].request
         let isFlush = request.command == .flush
         let event = Request(
@@ -180,9 +198,10 @@ extension Reactor {
         freeJob(job)
     }
 
-    private mutating func freeJob(_ job: Int) {
+    mutating func freeJob(_ job: Int) {
         jobs[job].isUsed = false
         jobs[job].buffer = nil
+        jobs[job].memory = 0
         freeJobs.append(job)
         hasFreed = true
     }
@@ -194,19 +213,37 @@ extension Reactor {
         precondition(jobs[job].isUsed && UInt64(jobs[job].generation) == id.value >> 32)
         if let kind = IOMeter.Kind(jobs[job].request.command) {
             mirrors[jobs[job].mirror].meter.count(
-                kind, bytes: UInt64(jobs[job].request.length), nanoseconds: now.nanoseconds - jobs[job].completeAt)
+                kind, bytes: UInt64(jobs[job].request.length), from: jobs[job].completeAt, to: now.nanoseconds)
         }
-        guard let connection = connections[jobs[job].connection],
-            connection.generation == jobs[job].connectionGeneration
-        else {
-            dropJob(job)
-            return
-        }
-        connection.requestsInFlight -= 1
         if status == .allAllocated {
             extents.removeAll(keepingCapacity: true)
             encodeExtents(job)
         }
+        if jobs[job].origin < 0 { ended(job, status) } else { sendReply(job, status) }
+    }
+
+    /// - Returns: nil if the client is gone; then nobody needs the job any more.
+    private mutating func clientOfEnded(_ job: Int) -> Connection? {
+        routes[jobs[job].route].inFlight -= 1
+        guard let connection = connections[jobs[job].connection],
+            connection.generation == jobs[job].connectionGeneration
+        else {
+            dropJob(job)
+            return nil
+        }
+        connection.requestsInFlight -= 1
+        wantSend(connection)
+        return connection
+    }
+
+    mutating func endedNotFast(_ job: Int) {
+        guard let connection = clientOfEnded(job) else { return }
+        replyFailure(connection, job, .enotsup, .notFast)
+    }
+
+    /// The mirror has done with a request of a client of this reactor.
+    mutating func ended(_ job: Int, _ status: ReplyStatus) {
+        guard let connection = clientOfEnded(job) else { return }
         let request = jobs[job].request
         switch status {
         case .ok, .allAllocated: replySuccess(connection, job)
@@ -217,7 +254,6 @@ extension Reactor {
             replyFailure(connection, job, isRead ? .eio : .enospc, isRead ? .ioError : .noSpace)
         case .shuttingDown: replyFailure(connection, job, .eshutdown, .shuttingDown)
         }
-        wantSend(connection)
     }
 
     private mutating func replySuccess(_ connection: Connection, _ job: Int) {

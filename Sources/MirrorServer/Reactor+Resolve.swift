@@ -6,24 +6,24 @@ internal import MirrorFormat
 
 /// `plexus resolve`: after a split brain one side is chosen, and what the other wrote alone is given up.
 extension Reactor {
-    mutating func resolve(_ request: ControlRequest, from control: ControlConnection) {
+    mutating func resolve(_ request: ControlRequest, from asker: UInt64) {
         guard let name = request.mirror, let position = refused.firstIndex(where: { $0.name == name }) else {
-            let isServed = request.mirror.flatMap { served($0) } != nil
+            let isServed = request.mirror.flatMap { route(to: $0) } != nil
             let text = isServed ? "mirror \(request.mirror ?? "") is not split" : unknownMirror(request.mirror ?? "")
-            respond(.failure(text), to: control)
+            respond(.failure(text), to: asker)
             return
         }
         guard let split = refused[position].split else {
             respond(
                 .failure("mirror \(name) is not split, but \(refused[position].state): \(refused[position].reason)"),
-                to: control)
+                to: asker)
             return
         }
         guard let chosen = split.side(of: request.plex ?? "") else {
             respond(
                 .failure(
                     "--keep \(request.plex ?? ""): names no plex of mirror \(name), or one on each side; name a disk: \(split.paths.joined(separator: ", "))"
-                ), to: control)
+                ), to: asker)
             return
         }
         let losers = split.sides.filter { $0.paths != chosen.side.paths }
@@ -31,13 +31,13 @@ extension Reactor {
             respond(
                 .failure(
                     "keeping \(chosen.side.text) gives up what was written on the other side: \(losers.map(\.text).joined(separator: "; ")). To do so: --force"
-                ), to: control)
+                ), to: asker)
             return
         }
         do throws(DiskError) {
-            respond(try takeUp(position, split, keep: chosen.plex), to: control)
+            respond(try takeUp(position, split, keep: chosen.plex), to: asker)
         } catch {
-            respond(.failure(error.description), to: control)
+            respond(.failure(error.description), to: asker)
         }
     }
 
@@ -57,8 +57,10 @@ extension Reactor {
         refused.remove(at: position)
         let mirror = mirrors.count
         mirrors.append(opening.served.remove(at: 0))
+        group.mirrorStarted()
+        for case let disk? in mirrors[mirror].disks { group.claim(disk.path, mirror: mirrors[mirror].name) }
+        announce(mirror)
         drain(mirror)
-        updateCatalog()
         var response = ControlResponse()
         response.message =
             "mirror \(mirrors[mirror].name) is served from the side that was kept; see plexus status \(mirrors[mirror].name) for the others"

@@ -8,17 +8,29 @@ internal import MirrorFormat
 internal import NBDProtocol
 internal import URing
 
-/// The one loop: sockets, disks, clock, control socket, signals; one thread.
+/// One loop on one thread: sockets, disks, clock, control socket, signals. A server has one, or a `ReactorGroup` of
+/// them.
 ///
 /// Files: `+Disks` (operations of the core and their completions), `+Connections` (accepting, reading,
-/// sending), `+Requests` (from NBD requests to the core and back), `+Control`, `+Commands` and `+Resolve` (the
-/// control socket).
+/// sending), `+Requests` (from NBD requests to the core and back), `+Group` (mail between reactors), `+Control`,
+/// `+Commands` and `+Resolve` (the control socket).
 struct Reactor: ~Copyable {
     /// What a completion is about; the top byte of its user data.
     enum Source: UInt8 {
         case disk, connectionInput, connectionOutput, listener, controlListener, controlInput, controlOutput, signal,
-            ignored
+            mail, ignored
     }
+
+    let group: ReactorGroup
+    /// Which one of the group this is.
+    let place: Int
+    /// By reactor: what this turn has for it; empty if there is no other.
+    var outgoing: [Mailbox.Contents]
+    var incoming = Mailbox.Contents()
+    /// Not yet told to the group.
+    var stoppedMirrors = 0
+    /// Reactors whose mirrors do not all answer yet; known to the first.
+    var unopened: Int
 
     let limits: ServerLimits
     let logger: Logger
@@ -35,6 +47,8 @@ struct Reactor: ~Copyable {
     let headerBuffer: PooledBuffer
 
     var mirrors: UniqueArray<ServedMirror>
+    /// To all mirrors of the group.
+    var routes = UniqueArray<Route>()
     var refused: [RefusedMirror]
     let defaultName: String?
     var catalog: ExportCatalog
@@ -67,6 +81,8 @@ struct Reactor: ~Copyable {
     var controls: [ControlConnection?] = []
     var nextCommand: UInt64 = 1
     var commands: [CommandID: PendingCommand] = [:]
+    /// By ticket.
+    var gatherings: [UInt64: Gathering] = [:]
 
     var now = currentInstant()
     var lastTick: UInt64 = 0
@@ -82,16 +98,20 @@ struct Reactor: ~Copyable {
     /// Something was given back that a blocked connection may have waited for.
     var hasFreed = false
 
+    /// - Parameters:
+    ///   - mirrors: those that run here.
+    ///   - routes: to those of all reactors.
+    ///   - refused: known to the first reactor only, as are the sockets.
     init(
-        opening: consuming Opening, listeners: [Listener], controlListener: Listener?, defaultName: String?,
-        isReadOnly: Bool,
-        logger: Logger
+        _ place: Int, of group: ReactorGroup, mirrors: consuming UniqueArray<ServedMirror>,
+        routes: consuming UniqueArray<Route>, refused: [RefusedMirror] = [], listeners: [Listener] = [],
+        controlListener: Listener? = nil, defaultName: String?, isReadOnly: Bool, logger: Logger
     ) throws(SystemError) {
-        let limits = ServerLimits()
+        let limits = ServerLimits(threads: group.members.count)
         let ring = try Ring(entries: 1024)
         let smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
         let largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
-        let pages = (opening.served.count + opening.refused.count) * limits.metadataPagesPerMirror
+        let pages = (mirrors.count + refused.count) * limits.metadataPagesPerMirror
         let metadataPool = try BufferPool(
             capacityBytes: max(limits.metadataPoolBytes, pages * Superblock.byteCount), largestBytes: 1 << 20)
         var zeroes = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
@@ -101,6 +121,10 @@ struct Reactor: ~Copyable {
             let scratchBuffer = scratch.take(bytes: limits.scratchBytes)
         else { throw SystemError("mmap", number: ENOMEM) }
         // All of it is there: from here on nothing fails.
+        self.group = group
+        self.place = place
+        outgoing = Array(repeating: Mailbox.Contents(), count: group.members.count == 1 ? 0 : group.members.count)
+        unopened = group.members.count
         self.limits = limits
         self.logger = logger
         self.ring = ring
@@ -113,8 +137,9 @@ struct Reactor: ~Copyable {
         self.scratchBuffer = scratchBuffer
         self.headerPage = headerPage
         self.headerBuffer = headerBuffer
-        mirrors = opening.served
-        refused = opening.refused
+        self.mirrors = mirrors
+        self.routes = routes
+        self.refused = refused
         self.defaultName = defaultName
         self.isReadOnly = isReadOnly
         self.listeners = listeners
@@ -128,13 +153,26 @@ struct Reactor: ~Copyable {
         updateCatalog()
     }
 
-    /// The mirror of that name, unless it is stopped.
+    /// The mirror of that name if it runs here, unless it is stopped.
     func served(_ name: String) -> Int? {
         mirrors.indices.first { mirrors[$0].name == name && !mirrors[$0].isStopped }
     }
 
+    /// The way to the mirror of that name, unless it is stopped.
+    func route(to name: String) -> Int? {
+        routes.indices.first { routes[$0].name == name && !routes[$0].isStopped }
+    }
+
+    /// Makes a new mirror of this reactor known to all.
+    mutating func announce(_ mirror: Int) {
+        let new = MirrorPlace(reactor: place, index: mirror)
+        broadcast(.mirrorAdded(mirrors[mirror].export, new))
+        routes.append(Route(export: mirrors[mirror].export, place: new, share: group.share))
+        updateCatalog()
+    }
+
     mutating func updateCatalog() {
-        let exports = mirrors.indices.filter { !mirrors[$0].isStopped }.map { mirrors[$0].export }
+        let exports = routes.indices.filter { !routes[$0].isStopped }.map { routes[$0].export }
         let name = defaultName ?? (exports.count == 1 ? exports[0].name : nil)
         catalog = ExportCatalog(exports: exports, defaultName: name)
     }
@@ -144,20 +182,26 @@ struct Reactor: ~Copyable {
     /// - Parameter whenReady: called once every mirror answers and every socket listens.
     /// - Returns: whether everything was stopped in good order.
     mutating func run(whenReady: (borrowing Reactor) -> Void) -> Bool {
-        watchSignals()
+        if isFirst { watchSignals() }
+        if !isAlone { poll(group.members[place].mailbox.file, .mail, 0) }
         for (index, listener) in listeners.enumerated() { poll(listener.file, .listener, UInt64(index)) }
         if let controlListener { poll(controlListener.file, .controlListener, 0) }
         for index in mirrors.indices { drain(index) }
+        var isOpen = false
         var isReady = false
         while true {
             now = currentInstant()
-            if !isReady, mirrors.indices.allSatisfy({ mirrors[$0].mirror.isOpen || mirrors[$0].isStopped }) {
+            if !isOpen, mirrors.indices.allSatisfy({ mirrors[$0].mirror.isOpen || mirrors[$0].isStopped }) {
+                isOpen = true
+                post(.opened, to: 0)
+            }
+            if !isReady, unopened == 0 {
                 isReady = true
                 whenReady(self)
             }
             turn()
             if let deadline = stopDeadline {
-                if mirrors.indices.allSatisfy({ mirrors[$0].isStopped }), areRepliesSent() { return finish() }
+                if isEverythingStopped(), areRepliesSent() { return finish() }
                 if now.nanoseconds > deadline {
                     logger.error("not every request came back from the disks in time; the next start will resync")
                     return false
@@ -168,10 +212,12 @@ struct Reactor: ~Copyable {
 
     /// One turn: wait, reap, read, let the mirrors work, send.
     private mutating func turn() {
+        leaveMail()
         let isBusy = !ready.isEmpty || !localCompletions.isEmpty || (hasFreed && !blocked.isEmpty)
         if isBusy { poll(milliseconds: 0) } else { waitForEvents() }
         for _ in 0..<ring.completionCount { completed(ring.takeCompletion()) }
         completeLocally()
+        takeMail()
         startWaiting()
         // Who has waited comes before who has just arrived.
         retryBlocked()
@@ -188,6 +234,7 @@ struct Reactor: ~Copyable {
             // After a pause of our own (a suspended machine, say) nobody else is to blame for it.
             if sinceTick < limits.stallNanoseconds / 2 { expireConnections() }
         }
+        leaveMail()
         sendAll()
     }
 
@@ -195,13 +242,27 @@ struct Reactor: ~Copyable {
     /// for a moment, for it takes longer to fall asleep and be woken than to wait; a quiet server sleeps.
     private mutating func waitForEvents() {
         let begun = currentInstant().nanoseconds
-        if isBrisk || ring.completionCount > 0 {
+        // Mail may come at any moment: the clock is read and the ring submitted before it is worked off.
+        if isBrisk || hasWork || !isAlone {
+            let end = isBrisk || hasWork ? begun + limits.spinNanoseconds : begun
             repeat {
                 poll(milliseconds: 0)
-            } while ring.completionCount == 0 && now.nanoseconds - begun < limits.spinNanoseconds
+            } while !hasWork && now.nanoseconds < end
         }
-        if ring.completionCount == 0 { poll(milliseconds: limits.tickMilliseconds) }
+        if !hasWork { sleep() }
         isBrisk = now.nanoseconds - begun < limits.spinNanoseconds * 2
+    }
+
+    private var hasWork: Bool {
+        ring.completionCount > 0 || (!isAlone && group.members[place].mailbox.hasMail)
+    }
+
+    private mutating func sleep() {
+        guard !isAlone else { return poll(milliseconds: limits.tickMilliseconds) }
+        let mailbox = group.members[place].mailbox
+        guard mailbox.fallAsleep() else { return poll(milliseconds: 0) }
+        poll(milliseconds: limits.tickMilliseconds)
+        mailbox.wakeUp()
     }
 
     private mutating func poll(milliseconds: Int) {
@@ -231,6 +292,9 @@ struct Reactor: ~Copyable {
         case .signal:
             drainSignals()
             beginStop()
+        case .mail:
+            group.members[place].mailbox.drainFile()
+            if !completion.hasMore { poll(group.members[place].mailbox.file, .mail, 0) }
         case .ignored: break
         }
     }
@@ -244,16 +308,7 @@ struct Reactor: ~Copyable {
 
     /// Signals arrive as readable bytes, like everything else.
     private mutating func watchSignals() {
-        var set = sigset_t()
-        unsafe sigemptyset(&set)
-        unsafe sigaddset(&set, SIGTERM)
-        unsafe sigaddset(&set, SIGINT)
-        // A terminal that is closed stops the server in good order too, unless it was started with nohup.
-        var hangUp = sigaction()
-        if unsafe sigaction(SIGHUP, nil, &hangUp) == 0, unsafe hangUp.__sigaction_handler.sa_handler == nil {
-            unsafe sigaddset(&set, SIGHUP)
-        }
-        unsafe sigprocmask(SIG_BLOCK, &set, nil)
+        var set = stopSignals()
         signalFile = unsafe signalfd(-1, &set, Int32(SFD_NONBLOCK | SFD_CLOEXEC))
         poll(signalFile, .signal, 0)
     }
@@ -266,16 +321,26 @@ struct Reactor: ~Copyable {
     /// Requests in flight are answered, everything is flushed and marked clean.
     mutating func beginStop() {
         guard stopDeadline == nil else { return }
-        logger.info("stopping")
-        notifySupervisor("STOPPING=1")
+        if isFirst {
+            logger.info("stopping")
+            notifySupervisor("STOPPING=1")
+            broadcast(.stop)
+        }
         stopDeadline = now.nanoseconds + limits.stopNanoseconds
         for index in mirrors.indices where !mirrors[index].isStopped {
             let id = CommandID(nextCommand)
             nextCommand += 1
-            commands[id] = PendingCommand(control: nil, disk: nil, mirror: index)
+            commands[id] = PendingCommand(asker: nil, disk: nil, mirror: index)
             deliver(.tick, to: index)  // The event log is written at ticks; there will be no other.
             deliver(.command(id, .stop), to: index)
         }
+    }
+
+    /// On all reactors: while there is one that runs it may owe a client of this reactor a reply.
+    private mutating func isEverythingStopped() -> Bool {
+        guard group.areAllStopped else { return false }
+        takeMail()
+        return true
     }
 
     /// Whether every client has what it was answered, as far as it takes it.

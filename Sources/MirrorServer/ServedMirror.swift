@@ -1,6 +1,5 @@
 internal import Bytes
 internal import Control
-internal import DequeModule
 internal import Foundation
 internal import MirrorCore
 internal import MirrorFormat
@@ -26,8 +25,6 @@ struct ServedMirror: ~Copyable {
     var meter = IOMeter()
     /// Of what was asked of the disks, by plex index.
     var plexMeters = Array(repeating: IOMeter(), count: PlexSet.capacity)
-    /// Jobs of writes that are received but found no room in the core.
-    var waitingJobs = Deque<Int>()
     let export: ExportDescription
 
     static let eventsKept = 4096
@@ -82,7 +79,8 @@ struct ServedMirror: ~Copyable {
 
     // MARK: reports
 
-    func report(clients: Int) -> StatusReport.Mirror {
+    /// Without what the sockets know: clients, and requests that wait for room.
+    func report() -> StatusReport.Mirror {
         let status = mirror.status()
         var report = StatusReport.Mirror(
             name: name, uuid: status.record.mirror.description, size: status.record.dataBytes,
@@ -92,7 +90,6 @@ struct ServedMirror: ~Copyable {
         report.generation = status.record.generation.description
         report.epoch = status.record.epoch
         report.readOnly = status.isReadOnly
-        report.clients = clients
         report.bitmap = StatusReport.Bitmap(
             regionSize: status.record.regionBytes, regions: status.regions, dirty: status.dirtyRegions)
         report.resync = status.resync.map {
@@ -101,7 +98,7 @@ struct ServedMirror: ~Copyable {
                 bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason,
                 running: $0.isRunning)
         }
-        report.queueDepth = mirror.requestsInFlight + waitingJobs.count
+        report.queueDepth = mirror.requestsInFlight
         report.latency = StatusReport.Latency(
             read: meter.report(.read), write: meter.report(.write), zero: meter.report(.zero),
             flush: meter.report(.flush))

@@ -20,6 +20,14 @@ public struct ServerOptions: Sendable {
     public var defaultMirror: String?
     public var allowDegraded = false
     public var isReadOnly = false
+    /// Reactors, each on a thread of its own. Nil: one.
+    public var threads: Int?
+
+    public static let threadsAllowed = 1...64
+
+    public static func threadsRefusal(_ threads: Int) -> String {
+        "\(threads) threads: allowed are \(threadsAllowed.lowerBound) to \(threadsAllowed.upperBound)"
+    }
 
     public init() {}
 
@@ -49,7 +57,7 @@ public enum Server {
         var openingOptions = Opening.Options()
         openingOptions.allowDegraded = options.allowDegraded
         openingOptions.isReadOnly = options.isReadOnly
-        let opening = try Opening.open(options.disks, openingOptions)
+        var opening = try Opening.open(options.disks, openingOptions)
         for warning in opening.warnings { logger.warning("\(warning)") }
         for refused in opening.refused {
             logger.error("mirror=\(refused.name) state=\(refused.state): \(refused.reason); \(refused.action)")
@@ -70,14 +78,53 @@ public enum Server {
             for listener in listeners { listener.shut() }
             throw error
         }
-        var reactor = try Reactor(
-            opening: opening, listeners: listeners, controlListener: control, defaultName: options.defaultMirror,
-            isReadOnly: options.isReadOnly, logger: logger)
+        // Before there are other threads, so that none of them gets these signals.
+        var signals = stopSignals()
+        unsafe sigprocmask(SIG_BLOCK, &signals, nil)
+        let group = try ReactorGroup(threads: options.threads ?? 1, mirrors: opening.served.count)
+        var shares = UniqueArray<UniqueArray<ServedMirror>>()
+        let seeds = deal(&opening.served, to: &shares, group)
+        let threads = try ReactorThreads(
+            group, shares: &shares, routes: seeds, defaultName: options.defaultMirror, isReadOnly: options.isReadOnly,
+            logger: logger)
+        var routes = UniqueArray<Route>()
+        for seed in seeds { routes.append(seed.route(share: group.share)) }
+        var reactor: Reactor
+        do {
+            reactor = try Reactor(
+                0, of: group, mirrors: shares.remove(at: 0), routes: routes, refused: opening.refused,
+                listeners: listeners, controlListener: control, defaultName: options.defaultMirror,
+                isReadOnly: options.isReadOnly, logger: logger)
+        } catch {
+            threads.cancel()
+            throw error
+        }
+        threads.run()
         let isClean = reactor.run { reactor in
             for line in addresses(reactor) { announce(line) }
             notifySupervisor("READY=1")
         }
-        return isClean ? 0 : 1
+        let areOthersClean = threads.join()
+        return isClean && areOthersClean ? 0 : 1
+    }
+
+    /// Each mirror goes to its reactor.
+    private static func deal(
+        _ served: inout UniqueArray<ServedMirror>, to shares: inout UniqueArray<UniqueArray<ServedMirror>>,
+        _ group: ReactorGroup
+    ) -> [RouteSeed] {
+        for _ in group.members { shares.append(UniqueArray<ServedMirror>()) }
+        var seeds: [RouteSeed] = []
+        while !served.isEmpty {
+            let mirror = served.remove(at: 0)
+            for case let disk? in mirror.disks { group.claim(disk.path, mirror: mirror.name) }
+            let reactor = group.reactor(ofMirror: seeds.count)
+            seeds.append(
+                RouteSeed(
+                    export: mirror.export, place: MirrorPlace(reactor: reactor, index: shares[reactor].count)))
+            shares[reactor].append(mirror)
+        }
+        return seeds
     }
 
     private static func nothingToServe(_ opening: borrowing Opening) -> DiskError {
@@ -124,8 +171,8 @@ public enum Server {
         for refused in reactor.refused {
             lines.append("\(refused.name): not served (\(refused.state)): \(refused.reason); \(refused.action)")
         }
-        for mirror in reactor.mirrors.indices {
-            let plainName = reactor.mirrors[mirror].name
+        for route in reactor.routes.indices {
+            let plainName = reactor.routes[route].name
             let name = plainName.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? plainName
             for listener in reactor.listeners {
                 if let path = listener.path {

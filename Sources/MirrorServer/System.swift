@@ -21,6 +21,20 @@ private func readClock(_ clock: Int32) -> UInt64 {
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
+/// The signals that stop a server in good order.
+func stopSignals() -> sigset_t {
+    var set = sigset_t()
+    unsafe sigemptyset(&set)
+    unsafe sigaddset(&set, SIGTERM)
+    unsafe sigaddset(&set, SIGINT)
+    // A terminal that is closed stops the server in good order too, unless it was started with nohup.
+    var hangUp = sigaction()
+    if unsafe sigaction(SIGHUP, nil, &hangUp) == 0, unsafe hangUp.__sigaction_handler.sa_handler == nil {
+        unsafe sigaddset(&set, SIGHUP)
+    }
+    return set
+}
+
 func systemWriter() -> Superblock.Writer {
     var name = [CChar](repeating: 0, count: 65)
     _ = unsafe gethostname(&name, 64)

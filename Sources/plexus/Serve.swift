@@ -33,6 +33,12 @@ struct Serve: ParsableCommand {
     @Option(name: .customLong("default"), help: "The mirror that clients get who name none. With one mirror: that one.")
     var defaultMirror: String?
 
+    @Option(
+        help:
+            "Threads that serve, up to \(ServerOptions.threadsAllowed.upperBound). Mirrors are spread over them; where there are more threads than mirrors, the others serve the sockets. Default: 1."
+    )
+    var threads: Int?
+
     @Flag(help: "Start although in-sync plexes are absent. They may hold newer data, and are rebuilt when they return.")
     var degraded = false
 
@@ -49,6 +55,10 @@ struct Serve: ParsableCommand {
             options.defaultMirror = defaultMirror
             options.allowDegraded = degraded
             options.isReadOnly = readOnly
+            if let threads, !ServerOptions.threadsAllowed.contains(threads) {
+                throw Failure("--threads: \(ServerOptions.threadsRefusal(threads))")
+            }
+            options.threads = threads
             if let config { try Configuration(path: config).complete(&options) }
             guard !options.disks.isEmpty else { throw Failure("no disks named; usage: plexus serve DISK...") }
             options.disks = options.disks.map(absolute)

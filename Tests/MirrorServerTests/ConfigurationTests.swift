@@ -30,6 +30,7 @@ import Testing
         default = "data"
         degraded = true
         read-only = true
+        threads = 4
         """
 
     @Test func everySettingIsTaken() throws {
@@ -38,6 +39,7 @@ import Testing
         #expect(options.socket == "/run/plexus/nbd.sock" && options.control == "/run/plexus/control.sock")
         #expect(options.listen == ["127.0.0.1:10809", "[::1]:10809"])
         #expect(options.defaultMirror == "data" && options.allowDegraded && options.isReadOnly)
+        #expect(options.threads == 4)
     }
 
     @Test func commandLineDecides() throws {
@@ -47,9 +49,10 @@ import Testing
         given.listen = ["10809"]
         given.control = "/tmp/control"
         given.defaultMirror = "other"
+        given.threads = 2
         let options = try options(Self.full, given)
         #expect(options.disks == ["/dev/sdc"] && options.socket == "/tmp/socket" && options.listen == ["10809"])
-        #expect(options.control == "/tmp/control" && options.defaultMirror == "other")
+        #expect(options.control == "/tmp/control" && options.defaultMirror == "other" && options.threads == 2)
     }
 
     @Test(arguments: ["", "# nothing\n", "degraded = false\nread-only = false"]) func emptyFileChangesNothing(
@@ -58,6 +61,7 @@ import Testing
         let options = try options(text)
         #expect(options.disks.isEmpty && options.socket == nil && options.listen.isEmpty && options.control == nil)
         #expect(options.defaultMirror == nil && !options.allowDegraded && !options.isReadOnly)
+        #expect(options.threads == nil)
     }
 
     @Test func oneAddressNeedsNoList() throws {
@@ -68,12 +72,17 @@ import Testing
     {
         try #expect(
             refusedText("\(key) = true")
-                == "unknown key \(key); known: control, default, degraded, disks, listen, read-only, socket")
+                == "unknown key \(key); known: control, default, degraded, disks, listen, read-only, socket, threads")
+    }
+
+    @Test(arguments: [0, 65, 999_999_999]) func threadsHaveBounds(threads: Int) throws {
+        try #expect(refusedText("threads = \(threads)") == "threads: \(threads) threads: allowed are 1 to 64")
     }
 
     @Test(arguments: [
         #"disks = "/dev/sda""#, "socket = 3", "control = true", "default = []", #"degraded = "yes""#, "read-only = 1",
         "listen = true", "socket = 1.5", "control = 2026-11-21", "default = { a = 1 }",
+        "threads = true", #"threads = "2""#, "threads = 2.5", "threads = -1", "socket = 1",
     ])
     func valueOfTheWrongKindIsRefused(line: String) throws {
         let key = String(line.prefix { $0 != " " })

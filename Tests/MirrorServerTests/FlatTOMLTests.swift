@@ -38,7 +38,15 @@ import Testing
         #expect(table["a"] == .text("\u{8}\t\n\u{C}\r\"\\é𝄞"))
     }
 
-    @Test(arguments: ["1", "-1_000", "+1.5e3", "0xFF", "inf", "-nan", "1979-05-27 07:32:00Z", "{ b = 1 }", "07:32:00"])
+    @Test(arguments: [("0", 0), ("1", 1), ("64", 64), ("123456789", 123_456_789)])
+    func wholeNumberIsRead(text: String, number: Int) throws {
+        #expect(try FlatTOML.parse("a = \(text) # comment\nb = true") == ["a": .number(number), "b": .flag(true)])
+    }
+
+    @Test(arguments: [
+        "01", "1234567890", "+1", "-1_000", "+1.5e3", "0xFF", "inf", "-nan", "1979-05-27 07:32:00Z", "{ b = 1 }",
+        "07:32:00",
+    ])
     func valueOfNoUseIsRecognised(value: String) throws {
         #expect(try FlatTOML.parse("a = \(value)\nb = true") == ["a": .other, "b": .flag(true)])
     }

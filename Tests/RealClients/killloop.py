@@ -233,6 +233,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kill-loop", description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--cycles", type=int, default=300, metavar="N")
     parser.add_argument("--plexes", type=int, default=2, choices=(2, 3))
+    parser.add_argument("--threads", type=int, metavar="N", help="of the server (default: its own default)")
     parser.add_argument("--seed", type=int, help="of the cycles' plans; drawn and printed if not given")
     parser.add_argument("--first", type=int, default=1, metavar="CYCLE", help="begin with the plan of this cycle")
     parser.add_argument("--size", type=int, default=32, metavar="MEBIBYTES", help="of the mirror (default: 32, at least 16)")
@@ -253,7 +254,7 @@ def main() -> int:
     size = max(16, options.size) * MiB
     directory = Path(tempfile.mkdtemp(prefix="plexus-kill-", dir=options.directory)).resolve()
     print(f"seed {seed}, {options.plexes} plexes of {size // MiB} MiB in {directory}, {binary}", flush=True)
-    victim = Victim(binary, directory, options.plexes, size)
+    victim = Victim(binary, directory, options.plexes, size, options.threads)
     loop = Loop(nbd, victim, seed)
     outcome, keeps = None, True
     try:

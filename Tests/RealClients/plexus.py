@@ -28,6 +28,9 @@ DEADLINE_SECONDS = float(os.environ.get("PLEXUS_TEST_DEADLINE", "180"))
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 
+# How many threads servers get that are not told otherwise: the whole suite may be run with several.
+THREADS = os.environ.get("PLEXUS_TEST_THREADS")
+
 _unfinished: list[contextlib.ExitStack] = []
 
 
@@ -55,6 +58,12 @@ def binary() -> Path:
         if candidate.exists():
             return candidate
     raise SystemExit("plexus is not built: run swift build -c release --product plexus, or set PLEXUS")
+
+
+def thread_options(case: object = None) -> list[str]:
+    """`--threads` for servers of the case: its own `threads`, else $PLEXUS_TEST_THREADS, else the default."""
+    threads = getattr(case, "threads", None) or THREADS
+    return ["--threads", str(threads)] if threads else []
 
 
 def end(process: subprocess.Popen):
@@ -306,7 +315,7 @@ class Server:
         with open(self.stdout, "ab") as output:
             self.process = case.spawn(
                 label, *(user or []), binary(), "serve", *self.disks, "--socket", self.socket, "--control", self.control,
-                *options, stdout=output, **popen)
+                *thread_options(case), *options, stdout=output, **popen)
         if ready:
             self.wait_ready()
 
@@ -466,6 +475,10 @@ class FioLoad:
         goal = self.rounds + count + 1
         wait_until(lambda: self.rounds >= goal or self.failure, f"{count} more rounds of fio")
         self.check()
+
+    def abandon(self):
+        """Its server was killed: whatever fio says of that."""
+        self._join()
 
     def finish(self):
         self._join()

@@ -15,12 +15,14 @@ CYCLES = 16
 
 
 class KilledServer(Case):
+    threads = None
+
     def setUp(self):
         super().setUp()
         self.nbd = self.need_libnbd()
 
     def loop(self, plexes: int, *, slow: bool = True) -> Loop:
-        victim = Victim(binary(), self.dir, plexes, SIZE)
+        victim = Victim(binary(), self.dir, plexes, SIZE, self.threads)
         self.resources.callback(victim.close)
         self.logs.append(victim.log)
         victim.create(REGION, with_slow_disks=slow and why_unavailable() is None)

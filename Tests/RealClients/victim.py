@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from plexus import DEADLINE_SECONDS, MiB
+from plexus import DEADLINE_SECONDS, MiB, thread_options
 from slowdisk import SlowDisk
 
 # A log longer than this begins anew with the next server: it is there to tell what led to a failure.
@@ -30,11 +30,12 @@ class Unexpected(Exception):
 class Victim:
     """One mirror, its disks, and the server that is now running, if any."""
 
-    def __init__(self, binary: Path, directory: Path, plexes: int, size: int):
+    def __init__(self, binary: Path, directory: Path, plexes: int, size: int, threads: int | None = None):
         self.binary, self.directory, self.size = binary, directory, size
         self.disks = [directory / f"{'abcdefgh'[index]}.img" for index in range(plexes)]
         self.socket, self.control = directory / "nbd.sock", directory / "control.sock"
         self.log = directory / "serve.log"
+        self.threads = threads
         self.process: subprocess.Popen | None = None
         self.is_ready = False
         self._log_start = 0
@@ -131,7 +132,7 @@ class Victim:
             self._log_start = log.tell()
             self.process = subprocess.Popen(
                 [str(word) for word in (*self._prefix, self.binary, "serve", *paths, "--socket", self.socket,
-                                        "--control", self.control, *options)],
+                                        "--control", self.control, *thread_options(self), *options)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
 
     def wait_ready(self):

@@ -1,0 +1,155 @@
+internal import BasicContainers
+internal import Control
+internal import MirrorCore
+internal import NBDProtocol
+internal import URing
+
+/// What goes between the reactors of one server. With one reactor nothing does.
+extension Reactor {
+    var isAlone: Bool { group.members.count == 1 }
+    /// The one with the listening sockets and the control socket.
+    var isFirst: Bool { place == 0 }
+
+    // MARK: leaving
+
+    mutating func post(_ note: Note, to reactor: Int) {
+        if reactor == place { read(note) } else { outgoing[reactor].notes.append(note) }
+    }
+
+    mutating func broadcast(_ note: Note) {
+        for reactor in outgoing.indices where reactor != place { outgoing[reactor].notes.append(note) }
+    }
+
+    /// Everything that this turn had for others.
+    mutating func leaveMail() {
+        guard !isAlone else { return }
+        for reactor in outgoing.indices where !outgoing[reactor].isEmpty {
+            group.members[reactor].mailbox.leave(&outgoing[reactor])
+        }
+        // Only now: whoever sees that no mirror runs any more has the last replies in its mailbox.
+        if stoppedMirrors > 0 {
+            group.mirrorsStopped(stoppedMirrors)
+            stoppedMirrors = 0
+        }
+    }
+
+    /// Takes what others left, and does it.
+    mutating func takeMail() {
+        guard !isAlone, group.members[place].mailbox.hasMail else { return }
+        group.members[place].mailbox.take(&incoming)
+        var batch = Mailbox.Contents()
+        swap(&batch, &incoming)
+        // Notes first: a mirror that is told of comes before requests to it.
+        for note in batch.notes { read(note) }
+        for letter in batch.requests { begin(letter) }
+        for letter in batch.replies { replied(letter) }
+        batch.removeAll()
+        swap(&batch, &incoming)
+    }
+
+    private mutating func read(_ note: Note) {
+        switch note {
+        case .adopt(let connection, let place): adopt(connection, place)
+        case .mirrorAdded(let export, let place):
+            routes.append(Route(export: export, place: place, share: group.share))
+            updateCatalog()
+        case .mirrorStopped(let place): routeStopped(place)
+        case .opened: unopened -= 1
+        case .command(let request, let asker): command(request, from: asker)
+        case .response(let response, let asker): respond(response, to: asker)
+        case .event(let report, let reactor): publish(report, from: reactor)
+        case .gather(let request, let ticket):
+            post(.gathered(gather(request), ticket: ticket, from: place), to: 0)
+        case .gathered(let part, let ticket, let reactor): gathered(part, ticket, from: reactor)
+        case .stop: beginStop()
+        case .complaint(let text): stopComplaints.append(text)
+        }
+    }
+
+    // MARK: mirrors
+
+    /// To be called once the mirror no longer takes requests.
+    mutating func mirrorStopped(_ index: Int) {
+        mirrors[index].isStopped = true
+        let stopped = MirrorPlace(reactor: place, index: index)
+        broadcast(.mirrorStopped(stopped))
+        routeStopped(stopped)
+        if isAlone {
+            group.mirrorsStopped(1)
+        } else {
+            stoppedMirrors += 1
+        }
+    }
+
+    private mutating func routeStopped(_ place: MirrorPlace) {
+        guard let route = routes.indices.first(where: { routes[$0].place == place }) else { return }
+        routes[route].isStopped = true
+        updateCatalog()
+        endConnections(to: route)
+    }
+
+    // MARK: requests
+
+    /// A request that came from the sockets of another reactor.
+    private mutating func begin(_ letter: RequestLetter) {
+        if case .writeZeroes = letter.request.command, letter.request.flags.contains(.fastZero),
+            !mirrors[letter.mirror].zeroesFast
+        {
+            outgoing[letter.origin].replies.append(ReplyLetter(job: letter.job, outcome: .notFast, extentCount: 0))
+            return
+        }
+        if case .cache = letter.request.command {
+            hint(letter.request, letter.mirror)
+            outgoing[letter.origin].replies.append(
+                ReplyLetter(job: letter.job, outcome: .ended(.ok), extentCount: 0))
+            return
+        }
+        let job: Int
+        if let free = freeJobs.popLast() {
+            job = free
+        } else {
+            // Bounded by the shares of all reactors.
+            job = jobs.count
+            jobs.append(ClientJob())
+        }
+        jobs[job] = ClientJob(
+            isUsed: true, generation: jobs[job].generation &+ 1, origin: letter.origin, originJob: letter.job,
+            mirror: letter.mirror, request: letter.request, isLarge: letter.isLarge, memory: letter.memory,
+            memoryBytes: letter.memoryBytes, payloadOffset: letter.payloadOffset, completeAt: letter.completeAt)
+        handToCore(job)
+    }
+
+    /// Hands a job to the reactor of its mirror.
+    mutating func send(_ job: Int, to target: MirrorPlace) {
+        outgoing[target.reactor].requests.append(
+            RequestLetter(
+                origin: place, job: job, mirror: target.index, request: jobs[job].request, memory: jobs[job].memory,
+                memoryBytes: jobs[job].memoryBytes, isLarge: jobs[job].isLarge, payloadOffset: jobs[job].payloadOffset,
+                completeAt: jobs[job].completeAt))
+    }
+
+    /// The core has ended the request of another reactor.
+    mutating func sendReply(_ job: Int, _ status: ReplyStatus) {
+        outgoing[jobs[job].origin].replies.append(
+            ReplyLetter(job: jobs[job].originJob, outcome: .ended(status), extentCount: jobs[job].extentCount))
+        freeJob(job)
+    }
+
+    private mutating func replied(_ letter: ReplyLetter) {
+        jobs[letter.job].extentCount = letter.extentCount
+        switch letter.outcome {
+        case .ended(let status): ended(letter.job, status)
+        case .notFast: endedNotFast(letter.job)
+        }
+    }
+
+    // MARK: connections
+
+    /// Gives a client to the reactor that shall serve it.
+    mutating func hand(_ connection: Connection, to reactor: Int, _ place: MirrorPlace) {
+        group.connectionEntered(reactor)
+        group.connectionLeft(self.place)
+        forget(connection)
+        outgoing[reactor].notes.append(.adopt(connection, place))
+    }
+}
