@@ -14,7 +14,8 @@ the writes that wait for it, and in the CPU.
 
 Nothing is asserted about speed. Exit codes: 0 all runs done, 1 some failed, 3 something needed is missing, 64 usage.
 
-Instead of that, --memory, --growth and --bitmap measure Plexus alone, on sparse mirrors of up to 16 TiB.
+Instead of that, --memory, --growth and --bitmap measure Plexus alone, on sparse mirrors of up to 16 TiB, and --resync
+and --threads on one of --size and of 512 MiB.
 """
 
 import argparse
@@ -33,10 +34,12 @@ from cases import print_cases
 from growth import measure_growth
 from machine import file_system, machine, machine_text
 from memory import measure_memory, print_memory
+from more_threads import measure_threads
 from peers import FULL_PEERS, PEERS, PLEXUS, QUICK_PEERS
 from plot import write_plots
 from processes import Failure, Missing, become_subreaper, end_descendants, find, note
 from report import headline, print_table
+from resync import measure_resync, print_resync
 from servers import Kind, Place, Rig
 from side_by_side import SideBySide, peer_files
 from workloads import GiB, KiB, MiB, TiB, WORKLOADS
@@ -90,6 +93,9 @@ def parser() -> argparse.ArgumentParser:
     alone.add_argument("--growth", action="store_true",
                        help="cost of a request from 1 GiB to 16 TiB, 1 to 64 mirrors, 1 to 1,000 idle clients")
     alone.add_argument("--bitmap", action="store_true", help="cost of the write-intent bitmap")
+    alone.add_argument("--resync", action="store_true",
+                       help="rate of a resync beside a plain copy, and what clients feel of it")
+    alone.add_argument("--threads", action="store_true", help="one mirror served by 1, 2 and 3 threads")
     return result
 
 
@@ -107,7 +113,7 @@ def parse() -> argparse.Namespace:
                          if (options.only in workload.name if options.only else options.full or workload.is_quick)]
     if not options.workloads:
         arguments.error(f"no workload has {options.only} in its name")
-    options.compare = not (options.memory or options.growth or options.bitmap)
+    options.compare = not (options.memory or options.growth or options.bitmap or options.resync or options.threads)
     if options.plot and not options.compare:
         arguments.error("--plot is for the comparison")
     options.dir = options.dir or [Path(tempfile.gettempdir())]
@@ -174,7 +180,7 @@ def compare(options, directory: Path, executables: dict[str, str], about: dict) 
 def measure_alone(options, directory: Path, executables: dict[str, str], about: dict) -> list[dict]:
     results = []
     with contextlib.ExitStack() as resources:
-        place = make_place(directory, SPARSE_BYTES, resources)
+        place = make_place(directory, max(SPARSE_BYTES, 2 * options.size), resources)
         rig = Rig(place, executables)
         print(f"{machine_text(about)}, {file_system(place.disks)}")
         if options.memory:
@@ -185,6 +191,12 @@ def measure_alone(options, directory: Path, executables: dict[str, str], about: 
             print_cases(results[-1])
         if options.bitmap:
             results.append(measure_bitmap(rig, options.repetitions))
+            print_cases(results[-1])
+        if options.resync:
+            results.append(measure_resync(rig, options.size, options.repetitions, options.seconds))
+            print_resync(results[-1])
+        if options.threads:
+            results.append(measure_threads(rig, options.seconds, options.repetitions))
             print_cases(results[-1])
         for result in results:
             result["fileSystem"] = file_system(place.disks)

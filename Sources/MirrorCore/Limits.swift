@@ -10,10 +10,12 @@ package struct Limits: Sendable {
     package var requests = 1024
     /// Of these beyond `requests`: resync windows and internal flushes.
     package var internalRequests = 24
-    /// Resync windows in flight while no client is active, and while one is.
+    /// Resync windows in flight and their largest size, while no client is active.
     package var resyncWindowsIdle = 4
-    package var resyncWindowsBusy = 1
     package var resyncWindowBytes: UInt64 = 1 << 20
+    /// While one is: as much as it hardly notices to wait for.
+    package var resyncWindowsBusy = 1
+    package var resyncWindowBytesBusy: UInt64 = 64 << 10
     /// How long after a client request the mirror counts as busy.
     package var clientActiveNanoseconds: UInt64 = 50_000_000
     /// Before an unreadable source is tried again.

@@ -38,7 +38,8 @@ extension Mirror {
         let isBusy =
             clientRequestsInFlight > 0 || now.nanoseconds - lastClientAt < limits.clientActiveNanoseconds
         let allowed = isBusy ? limits.resyncWindowsBusy : limits.resyncWindowsIdle
-        while resync.windowsInFlight < allowed, startWindow() {}
+        let bytes = isBusy ? limits.resyncWindowBytesBusy : limits.resyncWindowBytes
+        while resync.windowsInFlight < allowed, startWindow(atMost: bytes) {}
         startNextRound()
         finishSweeps()
     }
@@ -63,13 +64,13 @@ extension Mirror {
     }
 
     /// Takes the lowest stretch that any target needs, for all that need it.
-    private mutating func startWindow() -> Bool {
+    private mutating func startWindow(atMost bytes: UInt64) -> Bool {
         guard let free = resync.windows.firstIndex(where: { !$0.isUsed }) else { return false }
         var start = UInt64.max
         var end = UInt64.max
         var takers: [Int] = []
         for sweep in activeSweeps {
-            guard let range = nextRange(sweep) else { continue }
+            guard let range = nextRange(sweep, atMost: bytes) else { continue }
             if range.lowerBound < start {
                 (start, end, takers) = (range.lowerBound, range.upperBound, [sweep])
             } else if range.lowerBound == start {
@@ -95,13 +96,14 @@ extension Mirror {
         return true
     }
 
-    private func nextRange(_ sweep: Int) -> Range<UInt64>? {
-        resync.sweeps[sweep].next(tracking.regionBytes, limits.resyncWindowBytes, record.dataBytes)
+    private func nextRange(_ sweep: Int, atMost bytes: UInt64) -> Range<UInt64>? {
+        resync.sweeps[sweep].next(tracking.regionBytes, bytes, record.dataBytes)
     }
 
     /// What was left out, because its source could not be read, comes again after a while.
     private mutating func startNextRound() {
-        for sweep in activeSweeps where !resync.sweeps[sweep].isDone && nextRange(sweep) == nil {
+        for sweep in activeSweeps
+        where !resync.sweeps[sweep].isDone && nextRange(sweep, atMost: limits.resyncWindowBytes) == nil {
             guard !resync.hasWindow(sweep, in: 0..<record.dataBytes), now.nanoseconds >= resync.retryAt else {
                 continue
             }

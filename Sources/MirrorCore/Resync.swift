@@ -21,7 +21,7 @@ struct Sweep {
 
     var isDone: Bool { todo.isEmpty }
 
-    /// The next stretch to copy, at most `limits.resyncWindowBytes`; nil: the end is reached.
+    /// The next stretch to copy, at most `windowBytes`; nil: the end is reached.
     func next(_ regionBytes: UInt64, _ windowBytes: UInt64, _ dataBytes: UInt64) -> Range<UInt64>? {
         guard position < dataBytes, let region = todo.next(from: Int(position / regionBytes)) else { return nil }
         let start = max(position, UInt64(region) * regionBytes)

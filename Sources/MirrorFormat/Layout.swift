@@ -106,6 +106,17 @@ package struct Layout: Sendable, Equatable {
             bitsPerPage: Self.bitsPerBitmapPage)
     }
 
+    /// Of a disk that joins a mirror: the spare pool by rule, or as much of it as the disk has room for.
+    ///
+    /// - Throws: `LayoutError`, if it is too small even without one.
+    package init(joining diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64) throws(LayoutError) {
+        let least = try Layout(diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: 0)
+        let room = (least.areas.first?.offset ?? dataBytes) - dataBytes
+        try self.init(
+            diskBytes: diskBytes, dataBytes: dataBytes, regionBytes: regionBytes,
+            spareBytes: min(room, Self.defaultSpares(forData: dataBytes)))
+    }
+
     /// For the simulator, which needs many regions and several pages on a disk of some blocks.
     package init(
         tinyDisk diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64, bitsPerPage: UInt64
@@ -183,12 +194,14 @@ package struct Layout: Sendable, Equatable {
         let isSmall = dataBytes < 1 << 30
         let remap: UInt64 = isSmall ? 16 << 10 : 256 << 10
         let log: UInt64 = isSmall ? 64 << 10 : 1 << 20
-        let spare = roundUp(spareBytes ?? max(4 << 20, dataBytes / 5000))
+        let spare = roundUp(spareBytes ?? defaultSpares(forData: dataBytes))
         return [
             (.sparePool, spare), (.missedWriteMaps, bitmap * missedWriteMapCount), (.intentBitmap, bitmap),
             (.remapTableA, remap), (.remapTableB, remap), (.eventLog, log), (.superblocks, superblockAreaBytes),
         ]
     }
+
+    private static func defaultSpares(forData dataBytes: UInt64) -> UInt64 { max(4 << 20, dataBytes / 5000) }
 
     private static func roundUp(_ bytes: UInt64) -> UInt64 { (bytes + blockBytes - 1) & ~(blockBytes - 1) }
 

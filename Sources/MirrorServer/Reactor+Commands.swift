@@ -212,7 +212,7 @@ extension Reactor {
     private func freshAttachment(_ disk: Disk, _ record: Record) throws(DiskError) -> Attachment {
         do throws(LayoutError) {
             let layout = try Layout(
-                diskBytes: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)
+                joining: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes)
             var entropy = systemEntropy()
             return Attachment(
                 uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0,

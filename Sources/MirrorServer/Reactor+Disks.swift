@@ -190,8 +190,10 @@ extension Reactor {
         deliver(.completion(operation.tag, result), to: mirror)
     }
 
+    /// Two rounds, enough for a request that does one thing after another; a resync would go on for ever, and the
+    /// sockets would wait.
     mutating func completeLocally() {
-        while !localCompletions.isEmpty {
+        for _ in 0..<2 where !localCompletions.isEmpty {
             swap(&localCompletions, &localCompletionsAtWork)
             for (index, outcome) in localCompletionsAtWork {
                 switch outcome {

@@ -55,6 +55,7 @@ extension Limits {
         limits.internalRequests = 8
         limits.resyncWindowsIdle = 1
         limits.resyncWindowBytes = UInt64(2 * Geometry.blockBytes)
+        limits.resyncWindowBytesBusy = limits.resyncWindowBytes
         limits.resyncRetryNanoseconds = 200_000_000
         limits.commonFailureRetryNanoseconds = 100_000_000
         limits.cleanAfterNanoseconds = 200_000_000

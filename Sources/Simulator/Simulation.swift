@@ -71,6 +71,7 @@ package final class Simulation {
         limits.requests = 32
         limits.resyncWindowsIdle = 1 + random.below(4)
         limits.resyncWindowBytes = UInt64(profile.windowBlocks * Geometry.blockBytes)
+        limits.resyncWindowBytesBusy = UInt64((profile.windowBlocks + 1) / 2 * Geometry.blockBytes)
         limits.resyncRetryNanoseconds = 200_000_000
         limits.transientRetries = [2, 16][random.below(2)]
         limits.commonFailureRetryNanoseconds = 100_000_000

@@ -82,6 +82,7 @@ import Testing
     @Test func windowWaitsForAWriteToItsRangeAndTheOtherWayRound() throws {
         let bench = try single()
         bench.dirty()
+        bench.tick(afterMilliseconds: 1000)
         _ = try join(bench)
         bench.settle(holding: { $0.kind == .read })
         // Window 0 holds its range.
@@ -91,6 +92,38 @@ import Testing
         #expect(bench.waiting(.write).allSatisfy { $0.length == 1 << 20 } && bench.replies[1] == nil)
         bench.settle()
         #expect(bench.replies[1] == .ok)
+    }
+
+    @Test func windowsAreSmallAndOneAtATimeWhileAClientIsActive() throws {
+        let bench = try single()
+        _ = try join(bench)
+        bench.settle(holding: { $0.kind == .write && $0.length == 1 << 20 && $0.offset > 0 })
+        bench.tick(afterMilliseconds: 1000)
+        bench.send(1, .write, 0)
+        #expect(bench.waiting(.write).filter { $0.plex == 1 && $0.length == 1 << 20 }.count == 3)
+        bench.clearTrace()
+        bench.settle()
+        #expect(bench.submitted(.read).isEmpty && bench.record.inSync == set(0, 1))
+
+        // Once more, with the client there first.
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        bench.dirty()
+        bench.send(2, .write, 0, 1 << 20)
+        bench.settle()
+        bench.clearTrace()
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle(holding: { $0.kind == .read })
+        #expect(bench.waiting(.read).map(\.length) == [64 << 10])
+        bench.complete(.read, on: 0)
+        bench.settle(holding: { $0.kind == .read })
+        #expect(bench.waiting(.read).map(\.offset) == [64 << 10])
+        // The client falls silent.
+        bench.tick(afterMilliseconds: 1000)
+        bench.settle(holding: { $0.kind == .read && $0.length > 64 << 10 })
+        #expect(bench.waiting(.read).contains { $0.length > 64 << 10 } && bench.waiting(.read).count > 1)
+        bench.settle()
+        #expect(bench.record.inSync == set(0, 1))
     }
 
     @Test func plexThatJoinsDuringARebuildIsCopiedFromTheBeginning() throws {

@@ -73,6 +73,22 @@ private let spareSizes: [UInt64?] = [nil, 0, 1, 4096, 5000, 64 << 20]
         #expect(Layout.capacity(ofDisk: disk, regionBytes: nil, spareBytes: nil) == nil)
     }
 
+    /// A disk that is as large as one without a spare pool can join it, and one that is larger gets what it has room for.
+    @Test(arguments: diskSizes) func joiningDiskGetsTheSparePoolThatFits(disk: UInt64) throws {
+        let data = try #require(Layout.capacity(ofDisk: disk, regionBytes: 1 << 20, spareBytes: 0))
+        let byRule = (max(4 << 20, data / 5000) + 4095) & ~4095
+        for more in [0, 4096, 1 << 20, byRule - 4096, byRule, byRule + 4096, 1 << 40] {
+            let layout = try Layout(joining: disk + more, dataBytes: data, regionBytes: 1 << 20)
+            #expect(layout.isSound && layout.areas.map(\.kind) == Self.order)
+            let spares = try #require(layout.area(.sparePool)).length
+            // The data is less than a block short of all that the disk could carry.
+            #expect(spares <= byRule && spares >= min(more & ~4095, byRule) && spares <= min(more + 8192, byRule))
+        }
+        #expect(throws: LayoutError.self) {
+            try Layout(joining: disk - 8192, dataBytes: data, regionBytes: 1 << 20)
+        }
+    }
+
     @Test(arguments: diskSizes) func errorNamesTheSmallestDiskThatWouldDo(disk: UInt64) throws {
         let data = disk & ~4095
         do throws(LayoutError) {

@@ -111,6 +111,18 @@ class UnderLoad(Case):
         self.finish()
 
 
+class WithoutSpares(Case):
+    def test_disk_of_the_same_size_joins_a_mirror_that_fills_its_disks(self):
+        disks = [self.disk(name, 48 * MiB) for name in ("a.img", "b.img")]
+        self.plexus("create", "data", *disks, "--spares", 0)
+        server = self.serve(disks)
+        server.wait_healthy()
+        server.verb("break", "data", 1, "--nokeep")
+        server.verb("join", "data", disks[1])
+        server.wait_healthy()
+        self.assert_clean_end(server)
+
+
 class UnderLoadOnFourConnections(UnderLoad):
     JOBS = 4
 
