@@ -44,7 +44,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ] + (withBenchmarks ? benchmarkDependencies : []),
     targets: [
-        .target(name: "Bytes", swiftSettings: strict),
+        .target(name: "Bytes", dependencies: ["CProcessor"], swiftSettings: strict),
         .target(name: "NBDProtocol", dependencies: ["Bytes"], swiftSettings: strict),
         .target(name: "MirrorFormat", dependencies: ["Bytes"], swiftSettings: strict),
         .target(name: "MirrorCore", dependencies: ["Bytes", "MirrorFormat"], swiftSettings: strict),
@@ -60,6 +60,7 @@ let package = Package(
         .systemLibrary(name: "CLibNBD", providers: [.apt(["libnbd-dev"])]),
         .systemLibrary(name: "CLibBlkid", providers: [.apt(["libblkid-dev"])]),
         .systemLibrary(name: "CLinux"),
+        .systemLibrary(name: "CProcessor"),
         .target(name: "URing", dependencies: ["CLibURing"], swiftSettings: strict),
         .target(name: "Control", swiftSettings: strict),
         .target(
@@ -93,7 +94,7 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
-        .testTarget(name: "BytesTests", dependencies: ["Bytes"], swiftSettings: strict),
+        .testTarget(name: "BytesTests", dependencies: ["Bytes", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "SimulatorTests", dependencies: ["Simulator", "MirrorCore", "MirrorFormat"], swiftSettings: strict),
         .testTarget(

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import Bytes
@@ -46,6 +47,23 @@ import Testing
         #expect(checksum([UInt8](0..<32)) == 0x46DD_794E)
         #expect(checksum([UInt8]((0..<32).reversed())) == 0x113F_DB5C)
         #expect(checksum(Array("123456789".utf8)) == 0xE306_9283)
+    }
+
+    /// What the processor computes and what the table gives, at every length and from every address.
+    @Test func processorAndTableAgree() {
+        var random = XorShift(seed: 0xC3C)
+        let bytes = (0..<4200).map { _ in UInt8.random(in: 0...255, using: &random) }
+        for length in Array(0..<70) + [255, 256, 257, 4095, 4096, 4099] {
+            for start in 0..<9 {
+                let part = bytes.span.extracting(start..<start + length)
+                var (whole, table, halves) = (CRC32C(), CRC32C(), CRC32C())
+                unsafe whole.update(part.bytes)
+                unsafe table.updateByTable(part.bytes)
+                unsafe halves.update(part.extracting(0..<length / 2).bytes)
+                unsafe halves.updateByTable(part.extracting(length / 2..<length).bytes)
+                #expect(whole.value == table.value && halves.value == table.value, "\(length) bytes from \(start)")
+            }
+        }
     }
 
     @Test func integersFeedLikeTheirBytes() {
