@@ -95,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     alone.add_argument("--bitmap", action="store_true", help="cost of the write-intent bitmap")
     alone.add_argument("--resync", action="store_true",
                        help="rate of a resync beside a plain copy, and what clients feel of it")
-    alone.add_argument("--threads", action="store_true", help="one mirror served by 1, 2 and 3 threads")
+    alone.add_argument("--threads", action="store_true", help="one mirror served by one and by two threads")
     return result
 
 

@@ -1,4 +1,4 @@
-"""What more threads bring to one mirror: with two, one serves the sockets; with three, two do.
+"""What a second thread brings to one mirror: it serves the sockets.
 
 On a machine with two processors the clients need one of them: there more threads can't bring much, and a hand-over
 from thread to thread costs what it costs.
@@ -13,7 +13,7 @@ from runs import Run, measure
 from servers import EXPORT, Rig
 from workloads import GiB, KiB, MiB, Workload
 
-THREADS = [1, 2, 3]
+THREADS = [1, 2]
 MIRROR_BYTES = GiB // 2
 # Of one mirror; a client for each connection.
 WORKLOADS = [

@@ -55,11 +55,13 @@ final class Connection {
     var hasOutput: Bool { rawSent < rawOutput.count || !replies.isEmpty }
 
     /// It is served by another reactor from now on. Nothing of it is in flight, for it has only shaken hands.
-    func move(index: Int, generation: UInt32, route: Int) {
+    func move(index: Int, generation: UInt32, route: Int, now: UInt64) {
         precondition(requestsInFlight == 0 && replies.isEmpty)
         self.index = index
         self.generation = generation
         self.route = route
+        // By the clock of the one that compares it.
+        progressAt = now
         isQueued = false
         needsSend = false
         isWaitingToSend = false

@@ -96,12 +96,11 @@ extension Reactor {
                 }
             case .failed(let text): response.error = mirrors[mirror].withPaths(text)
             }
-            if let asker = pending.asker {
-                respond(response, to: asker)
-            } else if case .failed(let text) = answer {
+            if case .failed(let text) = answer {
                 logger.warning("mirror=\(mirrors[mirror].name): \(text)")
-                post(.complaint(text), to: 0)
+                if pending.asker == nil { post(.complaint(text), to: 0) }
             }
+            if let asker = pending.asker { respond(response, to: asker) }
         }
     }
 

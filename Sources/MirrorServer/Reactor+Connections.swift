@@ -58,7 +58,7 @@ extension Reactor {
         let connection = Connection(
             index: freeIndex(), generation: nextGeneration, file: file, limits: .standard, now: now.nanoseconds)
         handshaking += 1
-        group.connectionEntered(place)
+        group.connectionEntered()
         connection.session.begin(output: &connection.rawOutput)
         enter(connection)
     }
@@ -82,15 +82,20 @@ extension Reactor {
         guard let route = routes.indices.first(where: { routes[$0].place == target }) else {
             preconditionFailure("a client of a mirror that this reactor was not told of")
         }
-        connection.move(index: freeIndex(), generation: nextGeneration, route: route)
+        connection.move(index: freeIndex(), generation: nextGeneration, route: route, now: now.nanoseconds)
         enter(connection)
-        if routes[route].isStopped {
-            endAfterReplies(connection)
-        } else {
-            // The other has read what was there, perhaps.
+        if routes[route].isStopped { endAfterReplies(connection) } else { adopted.append(connection) }
+    }
+
+    /// The other reactor may have read requests already. They come behind all that has reached this one's sockets when
+    /// the client was handed over: the ring has been asked since.
+    mutating func beginAdopted() {
+        guard !adopted.isEmpty else { return }
+        for connection in adopted where connections[connection.index] === connection {
             connection.isReadable = true
             enqueue(connection)
         }
+        adopted.removeAll(keepingCapacity: true)
     }
 
     /// It is no longer a connection of this reactor. What the ring still reports of it goes to nobody.
@@ -264,7 +269,7 @@ extension Reactor {
     /// Which other reactor shall serve a client that has just chosen its mirror.
     private func destination(_ connection: Connection) -> Int? {
         guard !isAlone, let route = connection.route, connections[connection.index] === connection else { return nil }
-        let reactor = group.reactor(forClientOf: routes[route].place)
+        let reactor = group.reactor(forClientsOf: routes[route].place)
         return reactor == place ? nil : reactor
     }
 
@@ -441,7 +446,7 @@ extension Reactor {
     mutating func close(_ connection: Connection) {
         guard connections[connection.index] === connection else { return }
         forget(connection)
-        group.connectionLeft(place)
+        group.connectionLeft()
         if connection.session.phase != .transmission { handshaking -= 1 }
         while let reply = connection.replies.popFirst() { give(reply, back: connection) }
         if let job = connection.receiving { dropJob(job) }

@@ -19,8 +19,10 @@ final class ControlConnection {
     var isWaitingToSend = false
     /// Nothing more comes from it; it is closed when it has its answers.
     var hasEnded = false
-    /// Requests that were not answered yet.
-    var awaited = 0
+    /// A request that was not answered yet. The next one waits for that, so that answers come in order.
+    var isAwaiting = false
+    /// Its requests are being taken up, one after the other.
+    var isHandling = false
     var asksToStop = false
 
     /// 24 bits of index and 32 of generation, as for NBD connections.
@@ -91,19 +93,22 @@ extension Reactor {
             }
         }
         if !hasMore, !control.hasEnded { poll(control.file, .controlInput, key) }
-        while controls[control.index] === control, let line = control.inbox.nextLine() {
-            handle(line, from: control)
-        }
-        endIfAnswered(control)
+        handleRequests(control)
     }
 
-    /// A program that only closed its sending half still gets its answers.
-    mutating func endIfAnswered(_ control: ControlConnection) {
-        if control.hasEnded, control.awaited == 0 { shutControl(control) }
+    private mutating func handleRequests(_ control: ControlConnection) {
+        guard !control.isHandling else { return }
+        control.isHandling = true
+        while controls[control.index] === control, !control.isAwaiting, let line = control.inbox.nextLine() {
+            handle(line, from: control)
+        }
+        control.isHandling = false
+        // A program that only closed its sending half still gets its answers.
+        if control.hasEnded, !control.isAwaiting { shutControl(control) }
     }
 
     private mutating func handle(_ line: [UInt8], from control: ControlConnection) {
-        control.awaited += 1
+        control.isAwaiting = true
         let asker = control.key
         guard let request = try? ControlRequest(line: line) else {
             respond(.failure("this request can't be understood"), to: asker)
@@ -134,9 +139,9 @@ extension Reactor {
     mutating func respond(_ response: ControlResponse, to asker: UInt64) {
         guard isFirst else { return post(.response(response, asker: asker), to: 0) }
         guard let control = control(asker) else { return }
-        control.awaited -= 1
+        control.isAwaiting = false
         write(response, to: control)
-        endIfAnswered(control)
+        handleRequests(control)
     }
 
     private mutating func write(_ response: ControlResponse, to control: ControlConnection) {
@@ -195,7 +200,7 @@ extension Reactor {
         let ticket = nextCommand
         nextCommand += 1
         gatherings[ticket] = Gathering(
-            request: request, asker: control.key, missing: Set(group.members.indices))
+            request: request, asker: control.key, missing: Set(group.mailboxes.indices))
         broadcast(.gather(request, ticket: ticket))
         gathered(gather(request), ticket, from: place)
     }

@@ -6,7 +6,7 @@ internal import URing
 
 /// What goes between the reactors of one server. With one reactor nothing does.
 extension Reactor {
-    var isAlone: Bool { group.members.count == 1 }
+    var isAlone: Bool { group.mailboxes.count == 1 }
     /// The one with the listening sockets and the control socket.
     var isFirst: Bool { place == 0 }
 
@@ -24,7 +24,7 @@ extension Reactor {
     mutating func leaveMail() {
         guard !isAlone else { return }
         for reactor in outgoing.indices where !outgoing[reactor].isEmpty {
-            group.members[reactor].mailbox.leave(&outgoing[reactor])
+            group.mailboxes[reactor].leave(&outgoing[reactor])
         }
         // Only now: whoever sees that no mirror runs any more has the last replies in its mailbox.
         if stoppedMirrors > 0 {
@@ -35,8 +35,8 @@ extension Reactor {
 
     /// Takes what others left, and does it.
     mutating func takeMail() {
-        guard !isAlone, group.members[place].mailbox.hasMail else { return }
-        group.members[place].mailbox.take(&incoming)
+        guard !isAlone, group.mailboxes[place].hasMail else { return }
+        group.mailboxes[place].take(&incoming)
         var batch = Mailbox.Contents()
         swap(&batch, &incoming)
         // Notes first: a mirror that is told of comes before requests to it.
@@ -51,7 +51,7 @@ extension Reactor {
         switch note {
         case .adopt(let connection, let place): adopt(connection, place)
         case .mirrorAdded(let export, let place):
-            routes.append(Route(export: export, place: place, share: group.share))
+            routes.append(Route(export: export, place: place))
             updateCatalog()
         case .mirrorStopped(let place): routeStopped(place)
         case .opened: unopened -= 1
@@ -108,7 +108,7 @@ extension Reactor {
         if let free = freeJobs.popLast() {
             job = free
         } else {
-            // Bounded by the shares of all reactors.
+            // Bounded by what the mirrors have room for.
             job = jobs.count
             jobs.append(ClientJob())
         }
@@ -147,8 +147,6 @@ extension Reactor {
 
     /// Gives a client to the reactor that shall serve it.
     mutating func hand(_ connection: Connection, to reactor: Int, _ place: MirrorPlace) {
-        group.connectionEntered(reactor)
-        group.connectionLeft(self.place)
         forget(connection)
         outgoing[reactor].notes.append(.adopt(connection, place))
     }

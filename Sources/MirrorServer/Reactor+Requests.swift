@@ -77,7 +77,7 @@ extension Reactor {
     /// Writes that are received but found no room, in the order in which they became complete.
     mutating func startWaiting() {
         for route in routes.indices {
-            while routes[route].inFlight < routes[route].share, let job = routes[route].waitingJobs.popFirst() {
+            while routes[route].mayStart, let job = routes[route].waitingJobs.popFirst() {
                 let connection = connections[jobs[job].connection]
                 if connection?.generation == jobs[job].connectionGeneration {
                     start(job)

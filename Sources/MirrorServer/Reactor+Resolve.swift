@@ -7,6 +7,7 @@ internal import MirrorFormat
 /// `plexus resolve`: after a split brain one side is chosen, and what the other wrote alone is given up.
 extension Reactor {
     mutating func resolve(_ request: ControlRequest, from asker: UInt64) {
+        guard !isStopping else { return respond(.failure("the server is stopping"), to: asker) }
         guard let name = request.mirror, let position = refused.firstIndex(where: { $0.name == name }) else {
             let isServed = request.mirror.flatMap { route(to: $0) } != nil
             let text = isServed ? "mirror \(request.mirror ?? "") is not split" : unknownMirror(request.mirror ?? "")

@@ -62,6 +62,8 @@ struct Reactor: ~Copyable {
     /// Clients wait in the queue of a listener until handshakes end or descriptors are free.
     var isAcceptPaused = false
     var ready: [Int] = []
+    /// Came from another reactor during this turn.
+    var adopted: [Connection] = []
     var blocked: [Int] = []
     /// The connection that waits for a large piece of memory: until it has it, no other gets one. Smaller ones
     /// would take each piece that becomes free, and the large one would never come together.
@@ -107,7 +109,7 @@ struct Reactor: ~Copyable {
         routes: consuming UniqueArray<Route>, refused: [RefusedMirror] = [], listeners: [Listener] = [],
         controlListener: Listener? = nil, defaultName: String?, isReadOnly: Bool, logger: Logger
     ) throws(SystemError) {
-        let limits = ServerLimits(threads: group.members.count)
+        let limits = ServerLimits(threads: group.mailboxes.count)
         let ring = try Ring(entries: 1024)
         let smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
         let largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
@@ -123,8 +125,8 @@ struct Reactor: ~Copyable {
         // All of it is there: from here on nothing fails.
         self.group = group
         self.place = place
-        outgoing = Array(repeating: Mailbox.Contents(), count: group.members.count == 1 ? 0 : group.members.count)
-        unopened = group.members.count
+        outgoing = Array(repeating: Mailbox.Contents(), count: group.mailboxes.count == 1 ? 0 : group.mailboxes.count)
+        unopened = group.mailboxes.count
         self.limits = limits
         self.logger = logger
         self.ring = ring
@@ -167,7 +169,7 @@ struct Reactor: ~Copyable {
     mutating func announce(_ mirror: Int) {
         let new = MirrorPlace(reactor: place, index: mirror)
         broadcast(.mirrorAdded(mirrors[mirror].export, new))
-        routes.append(Route(export: mirrors[mirror].export, place: new, share: group.share))
+        routes.append(Route(export: mirrors[mirror].export, place: new))
         updateCatalog()
     }
 
@@ -183,7 +185,7 @@ struct Reactor: ~Copyable {
     /// - Returns: whether everything was stopped in good order.
     mutating func run(whenReady: (borrowing Reactor) -> Void) -> Bool {
         if isFirst { watchSignals() }
-        if !isAlone { poll(group.members[place].mailbox.file, .mail, 0) }
+        if !isAlone { poll(group.mailboxes[place].file, .mail, 0) }
         for (index, listener) in listeners.enumerated() { poll(listener.file, .listener, UInt64(index)) }
         if let controlListener { poll(controlListener.file, .controlListener, 0) }
         for index in mirrors.indices { drain(index) }
@@ -213,9 +215,10 @@ struct Reactor: ~Copyable {
     /// One turn: wait, reap, read, let the mirrors work, send.
     private mutating func turn() {
         leaveMail()
-        let isBusy = !ready.isEmpty || !localCompletions.isEmpty || (hasFreed && !blocked.isEmpty)
+        let isBusy = !ready.isEmpty || !adopted.isEmpty || !localCompletions.isEmpty || (hasFreed && !blocked.isEmpty)
         if isBusy { poll(milliseconds: 0) } else { waitForEvents() }
         for _ in 0..<ring.completionCount { completed(ring.takeCompletion()) }
+        beginAdopted()
         completeLocally()
         takeMail()
         startWaiting()
@@ -254,12 +257,12 @@ struct Reactor: ~Copyable {
     }
 
     private var hasWork: Bool {
-        ring.completionCount > 0 || (!isAlone && group.members[place].mailbox.hasMail)
+        ring.completionCount > 0 || (!isAlone && group.mailboxes[place].hasMail)
     }
 
     private mutating func sleep() {
         guard !isAlone else { return poll(milliseconds: limits.tickMilliseconds) }
-        let mailbox = group.members[place].mailbox
+        let mailbox = group.mailboxes[place]
         guard mailbox.fallAsleep() else { return poll(milliseconds: 0) }
         poll(milliseconds: limits.tickMilliseconds)
         mailbox.wakeUp()
@@ -293,8 +296,8 @@ struct Reactor: ~Copyable {
             drainSignals()
             beginStop()
         case .mail:
-            group.members[place].mailbox.drainFile()
-            if !completion.hasMore { poll(group.members[place].mailbox.file, .mail, 0) }
+            group.mailboxes[place].drainFile()
+            if !completion.hasMore { poll(group.mailboxes[place].file, .mail, 0) }
         case .ignored: break
         }
     }
@@ -340,6 +343,8 @@ struct Reactor: ~Copyable {
     private mutating func isEverythingStopped() -> Bool {
         guard group.areAllStopped else { return false }
         takeMail()
+        // Who has sent something too late hears that the server leaves.
+        leaveMail()
         return true
     }
 

@@ -17,6 +17,7 @@ struct ReactorThreads {
         let isMade = DispatchSemaphore(value: 0)
         let mayRun = DispatchSemaphore(value: 0)
         let hasEnded = DispatchSemaphore(value: 0)
+        let mayLeave = DispatchSemaphore(value: 0)
         var isCancelled = false
         /// Why there is no reactor.
         var fault: SystemError?
@@ -32,13 +33,16 @@ struct ReactorThreads {
         _ group: ReactorGroup, shares: inout UniqueArray<UniqueArray<ServedMirror>>, routes: [RouteSeed],
         defaultName: String?, isReadOnly: Bool, logger: Logger
     ) throws(SystemError) {
-        for place in 1..<max(group.members.count, 1) {
+        for place in 1..<max(group.mailboxes.count, 1) {
             let desk = Desk()
             swap(&desk.mirrors, &shares[place])
-            for seed in routes { desk.routes.append(seed.route(share: group.share)) }
+            for seed in routes { desk.routes.append(seed.route()) }
             desks.append(desk)
             Self.start(place, group, desk, defaultName: defaultName, isReadOnly: isReadOnly, logger: logger)
-            desk.isMade.wait()
+            // Foundation does not tell that there was no thread to be had.
+            if desk.isMade.wait(timeout: .now() + 30) == .timedOut {
+                desk.fault = SystemError("pthread_create", number: EAGAIN)
+            }
             if let fault = desk.fault {
                 cancel()
                 throw fault
@@ -50,7 +54,6 @@ struct ReactorThreads {
         _ place: Int, _ group: ReactorGroup, _ desk: Desk, defaultName: String?, isReadOnly: Bool, logger: Logger
     ) {
         let thread = Thread {
-            defer { desk.hasEnded.signal() }
             var mirrors = UniqueArray<ServedMirror>()
             var routes = UniqueArray<Route>()
             swap(&mirrors, &desk.mirrors)
@@ -61,11 +64,18 @@ struct ReactorThreads {
                     isReadOnly: isReadOnly, logger: logger)
                 desk.isMade.signal()
                 desk.mayRun.wait()
-                if !desk.isCancelled { desk.isClean = reactor.run { _ in } }
+                if !desk.isCancelled {
+                    desk.isClean = reactor.run { _ in }
+                    desk.hasEnded.signal()
+                    // Others may still work with its memory.
+                    desk.mayLeave.wait()
+                }
+                _ = consume reactor
             } catch {
                 desk.fault = error
                 desk.isMade.signal()
             }
+            desk.hasEnded.signal()
         }
         thread.name = "plexus-\(place)"
         thread.stackSize = 8 << 20
@@ -85,12 +95,19 @@ struct ReactorThreads {
         }
     }
 
-    /// Waits for all to end.
+    /// Waits for all to end; for one that hangs in a call of the system not for ever.
     ///
-    /// - Returns: whether everything was stopped in good order.
+    /// - Returns: whether everything was stopped in good order. If not, no memory is given back but by the end of the
+    ///   process: operations may be under way there.
     func join() -> Bool {
-        for desk in desks { desk.hasEnded.wait() }
-        return desks.allSatisfy(\.isClean)
+        let deadline = DispatchTime.now() + 5
+        for desk in desks where desk.hasEnded.wait(timeout: deadline) == .timedOut { return false }
+        guard desks.allSatisfy(\.isClean) else { return false }
+        for desk in desks {
+            desk.mayLeave.signal()
+            desk.hasEnded.wait()
+        }
+        return true
     }
 }
 
@@ -99,5 +116,5 @@ struct RouteSeed {
     var export: ExportDescription
     var place: MirrorPlace
 
-    func route(share: Int) -> Route { Route(export: export, place: place, share: share) }
+    func route() -> Route { Route(export: export, place: place) }
 }

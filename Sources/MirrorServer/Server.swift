@@ -81,14 +81,17 @@ public enum Server {
         // Before there are other threads, so that none of them gets these signals.
         var signals = stopSignals()
         unsafe sigprocmask(SIG_BLOCK, &signals, nil)
-        let group = try ReactorGroup(threads: options.threads ?? 1, mirrors: opening.served.count)
+        let wanted = options.threads ?? 1
+        let count = ReactorGroup.useful(threads: wanted, mirrors: opening.served.count)
+        if count < wanted { logger.warning("\(count) threads are used: more than two for each mirror have no work") }
+        let group = try ReactorGroup(threads: count, mirrors: opening.served.count)
         var shares = UniqueArray<UniqueArray<ServedMirror>>()
         let seeds = deal(&opening.served, to: &shares, group)
         let threads = try ReactorThreads(
             group, shares: &shares, routes: seeds, defaultName: options.defaultMirror, isReadOnly: options.isReadOnly,
             logger: logger)
         var routes = UniqueArray<Route>()
-        for seed in seeds { routes.append(seed.route(share: group.share)) }
+        for seed in seeds { routes.append(seed.route()) }
         var reactor: Reactor
         do {
             reactor = try Reactor(
@@ -105,7 +108,12 @@ public enum Server {
             notifySupervisor("READY=1")
         }
         let areOthersClean = threads.join()
-        return isClean && areOthersClean ? 0 : 1
+        guard isClean && areOthersClean else {
+            // Not by way of whatever gives memory back that a disk may still be writing from.
+            _exit(1)
+        }
+        _ = consume reactor
+        return 0
     }
 
     /// Each mirror goes to its reactor.
@@ -113,7 +121,7 @@ public enum Server {
         _ served: inout UniqueArray<ServedMirror>, to shares: inout UniqueArray<UniqueArray<ServedMirror>>,
         _ group: ReactorGroup
     ) -> [RouteSeed] {
-        for _ in group.members { shares.append(UniqueArray<ServedMirror>()) }
+        for _ in group.mailboxes { shares.append(UniqueArray<ServedMirror>()) }
         var seeds: [RouteSeed] = []
         while !served.isEmpty {
             let mirror = served.remove(at: 0)

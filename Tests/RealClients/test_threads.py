@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import unittest
 
@@ -12,10 +13,10 @@ from plexus import Case, FioLoad, MiB, fio, wait_until
 NAMES = ("first", "second", "third")
 
 
-class SocketsOfOneMirrorOnOtherThreads(test_fio.UnderLoad):
-    """The sockets of four clients on two threads, the mirror on a third."""
+class SocketsOnAnotherThread(test_fio.UnderLoad):
+    """The sockets of four clients on one thread, the mirror on the other."""
 
-    threads = 3
+    threads = 2
     JOBS = 4
 
 
@@ -23,8 +24,8 @@ class OneThreadForSockets(test_fio.Verify):
     threads = 2
 
 
-class KilledWithSocketsOnOtherThreads(test_kill_loop.KilledServer):
-    threads = 3
+class KilledWithSocketsOnAnotherThread(test_kill_loop.KilledServer):
+    threads = 2
     # What the loop itself is worth does not depend on threads.
     test_plex_that_differs_in_one_sector_is_found = None
 
@@ -125,6 +126,39 @@ class MirrorsOnTwoThreads(Case):
             self.assert_identical(32 * MiB, *self.disks(name))
 
 
+class MirrorsOnThreeAndSocketsOnTwoThreads(MirrorsOnTwoThreads):
+    threads = 5
+
+
+class ControlSocket(Case):
+    """What programs other than plexus may do: several requests at once."""
+
+    def answers(self, *requests: dict) -> list[dict]:
+        with socket.socket(socket.AF_UNIX) as connection, connection.makefile("r", encoding="utf-8") as lines:
+            connection.connect(str(self.server.control))
+            connection.sendall(b"".join(json.dumps({"version": 1} | request).encode() + b"\n" for request in requests))
+            connection.shutdown(socket.SHUT_WR)
+            return [json.loads(line) for line in lines]
+
+    def setUp(self):
+        super().setUp()
+        self.server = self.mirror()
+
+    def test_requests_sent_at_once_are_all_answered_in_order(self):
+        answers = self.answers(
+            {"verb": "status"}, {"verb": "offline", "mirror": "data", "plex": "1"}, {"verb": "events"}, {"verb": "nonsense"},
+            {"verb": "online", "mirror": "data", "plex": "1"}, {"verb": "offline", "mirror": "none", "plex": "1"}, {"verb": "status"})
+        self.assertEqual(
+            [sorted(answer.keys() & {"status", "events", "message", "error"}) for answer in answers],
+            [["status"], ["message"], ["events"], ["error"], ["message"], ["error"], ["status"]])
+        self.server.wait_healthy()
+        self.assert_clean_end(self.server)
+
+
+class ControlSocketOfTwoThreads(ControlSocket):
+    threads = 2
+
+
 class Options(Case):
     def test_number_of_threads_is_checked(self):
         disks = self.create()
@@ -137,10 +171,16 @@ class Options(Case):
     def test_configuration_names_threads(self):
         disks = self.create()
         config = self.dir / "plexus.toml"
-        config.write_text("threads = 3\n")
+        config.write_text("threads = 2\n")
         server = self.serve(disks, "--config", config)
         server.wait_healthy()
-        self.assertEqual(len(os.listdir(f"/proc/{server.pid}/task")) - self.kernel_threads(server.pid), 3)
+        self.assertEqual(len(os.listdir(f"/proc/{server.pid}/task")) - self.kernel_threads(server.pid), 2)
+        server.stop()
+
+    def test_no_thread_without_work_is_started(self):
+        server = self.serve(self.create(), "--threads", 64)
+        server.wait_healthy()
+        self.assertEqual(len(os.listdir(f"/proc/{server.pid}/task")) - self.kernel_threads(server.pid), 2)
         server.stop()
 
     def kernel_threads(self, pid: int) -> int:
