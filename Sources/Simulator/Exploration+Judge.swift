@@ -18,7 +18,7 @@ extension Exploration {
         var unanswered = simulation.outstanding.count
         let first = unanswered - 1
         let isRead = simulation.turn(until: { $0.outstanding.isEmpty }) { simulation in
-            guard depth == 0, simulation.outstanding.count < unanswered else { return }
+            guard depth == 0, !isCoarse, simulation.outstanding.count < unanswered else { return }
             unanswered = simulation.outstanding.count
             // The first answer is a promise already, while all else is still under way.
             if unanswered == first || unanswered == 0 { self.crashAgain(simulation, absent: absent) }

@@ -17,8 +17,13 @@ package final class Exploration {
         /// Beyond so many combinations of all disks' outcomes each disk is varied by itself.
         package var statesPerMoment = 256
         /// The same for scripts of three steps and more on three plexes and more: there are twenty times as many.
+        /// What they leave is judged without a second crash.
         package var outcomesPerDiskCoarse = 9
         package var statesPerMomentCoarse = 24
+        /// Of the longest scripts only each `parts`th is explored, from this one on, so that several processes, or one
+        /// after another, do what would take one of them too long. Shorter ones belong to part 0.
+        package var part = 0
+        package var parts = 1
         package init() {}
     }
 
@@ -53,7 +58,9 @@ package final class Exploration {
     private let reader = SuperblockReader()
     private var maximumFindings = 1
     private var present = ""
-    private var isCoarse = false
+    var isCoarse = false
+    /// Scripts are run for whether they are possible; crashes belong to another part.
+    private var isElsewhere = false
     /// Told each script before it is run.
     private let progress: (String) -> Void
 
@@ -78,8 +85,13 @@ package final class Exploration {
         var scripts: [[ScriptStep]] = [[]]
         for steps in 1...bounds.steps where !isOver {
             var longer: [[ScriptStep]] = []
+            var number = 0
+            let isLongest = steps == bounds.steps
             for script in scripts {
                 for step in alphabet where !isOver && isFirstOfItsKind(script + [step]) {
+                    number += 1
+                    isElsewhere = isLongest ? number % bounds.parts != bounds.part : bounds.part > 0
+                    if isElsewhere, isLongest { continue }
                     if explore(script + [step]) { longer.append(script + [step]) }
                 }
             }
@@ -116,11 +128,11 @@ package final class Exploration {
                 progress(present)
                 if run(script, pace, order) {
                     exists = true
-                    figures.runs += 1
+                    if !isElsewhere { figures.runs += 1 }
                 }
             }
         }
-        if exists { figures.scripts += 1 }
+        if exists, !isElsewhere { figures.scripts += 1 }
         return exists
     }
 
@@ -180,7 +192,7 @@ package final class Exploration {
     // MARK: crashes
 
     private func explore(_ simulation: Simulation) {
-        guard simulation.violation == nil, !isOver else { return }
+        guard simulation.violation == nil, !isOver, !isElsewhere else { return }
         let naming = simulation.naming(reader)
         guard seenMoments.insert(simulation.momentDigest(naming, reader)).inserted else { return }
         figures.moments += 1

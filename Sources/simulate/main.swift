@@ -48,6 +48,9 @@ struct Simulate: ParsableCommand {
     @Option(help: "With --exhaustive: the longest script, in steps.")
     var operations = 2
 
+    @Option(help: "With --exhaustive: only part K of N of the longest scripts, as K/N; part 1 has the shorter ones, too.")
+    var part: String?
+
     mutating func run() throws {
         TrapReport.install()
         if mutant == "all" { return try printKillTable(Mutant.allCases.filter { $0 != .none }) }
@@ -69,6 +72,13 @@ struct Simulate: ParsableCommand {
             var bounds = Exploration.Bounds()
             bounds.plexes = plexes
             bounds.steps = operations
+            if let part {
+                let numbers = part.split(separator: "/").map { Int($0) ?? 0 }
+                guard numbers.count == 2, numbers[1] > 0, (1...numbers[1]).contains(numbers[0]) else {
+                    throw ValidationError("--part \(part): K/N, 1 <= K <= N")
+                }
+                (bounds.part, bounds.parts) = (numbers[0] - 1, numbers[1])
+            }
             try ExhaustiveRun(bounds: bounds, mutant: chosen, isTraced: trace, maximumFindings: findings).run()
         } else if let seed {
             try replay(seed, chosen)

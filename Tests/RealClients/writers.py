@@ -391,7 +391,8 @@ class Holes(Connection):
         elif what < 0.5:
             self.zero(offset, length, flags | (self.nbd.CMD_FLAG_NO_HOLE if what < 0.35 else 0))
         elif what < 0.55:
-            self.read(offset // SECTOR * SECTOR, SECTOR * 16)
+            first = offset // SECTOR * SECTOR
+            self.read(first, min(SECTOR * 16, self.end - first))
         else:
             self.write(offset, length, flags)
 
