@@ -342,12 +342,16 @@ def most_bytes_to_copy(events: list[dict]) -> int | None:
     """How much a resync may have copied that ends after these events of its server: dirty regions times their size.
 
     None where nobody tells. Where a second resync begins while one is running both count together. One that serves several
-    plexes copies what any of them lacks, and says how much the one lacks that lacks most: their sum is the bound then.
+    plexes copies what any of them lacks, and says how much the one lacks that lacks most: their sum is the bound then. So
+    it is where a plex joins while plexes in sync are made equal: what was copied before it joined is copied to it alone.
     """
     begun = [event for event in events if event["code"] == "RESYNC_STARTED"]
     if not begun:
         return None
     most = sum(event["length"] for event in begun)
+    joined = sum(event["length"] for event in events if event["code"] == "JOINED")
     if any(re.search(r"to plex \d+, \d", event["text"]) for event in begun):
-        most = max(most, sum(event["length"] for event in events if event["code"] == "JOINED"))
+        most = max(most, joined)
+    if any("may differ" in event["text"] for event in begun):
+        most += joined
     return most
