@@ -48,7 +48,7 @@ struct Simulate: ParsableCommand {
     @Option(help: "With --exhaustive: the longest script, in steps.")
     var operations = 2
 
-    @Option(help: "With --exhaustive: only part K of N of the longest scripts, as K/N; part 1 has the shorter ones, too.")
+    @Option(help: "With --exhaustive: only part K of N of the longest scripts, as K/N; the shorter ones are part 1's.")
     var part: String?
 
     mutating func run() throws {
