@@ -16,6 +16,7 @@ from peers import PLEXUS
 from processes import Failure, call, note
 from runs import Run, Spread, measure
 from servers import EXPORT, Rig, Server
+from side_by_side import fill
 from workloads import KiB, MiB, Workload
 
 DEADLINE_SECONDS = 600
@@ -33,7 +34,6 @@ class Copy:
     repetition: int
     plain: float
     resync: float
-    error: str | None = None
 
 
 class Control:
@@ -54,8 +54,8 @@ class Control:
             raise Failure(f"{verb}: {error}")
         return answer
 
-    def is_healthy(self) -> bool:
-        return self.ask("status")["status"]["mirrors"][0]["state"] == "healthy"
+    def mirror(self) -> dict:
+        return self.ask("status")["status"]["mirrors"][0]
 
     def copy_again(self, server: Server, poll_seconds: float = POLL_SECONDS):
         """Forgets the second plex, joins its disk as a new one, and waits until it is in sync."""
@@ -63,19 +63,15 @@ class Control:
         self.ask("break", plex=disk, keep=False)
         self.ask("join", disk=disk, force=True)
         deadline = time.monotonic() + DEADLINE_SECONDS
-        while not self.is_healthy():
+        while self.mirror()["state"] != "healthy":
             if time.monotonic() > deadline:
                 raise Failure("a resync that does not end")
             time.sleep(poll_seconds)
 
 
-def fill(rig: Rig, size_bytes: int):
-    with open("/dev/urandom", "rb") as source:
-        block = source.read(16 * MiB)
+def create(rig: Rig, size_bytes: int):
     for path in rig.place.plexes:
-        with open(path, "wb") as disk:
-            for _ in range(0, size_bytes, len(block)):
-                disk.write(block)
+        fill(path, size_bytes)
     rig.plexus("create", EXPORT, *rig.place.plexes, "--spares", 0)
 
 
@@ -91,10 +87,9 @@ def plain_copy(rig: Rig, mirror_bytes: int) -> float:
 
 def copies(rig: Rig, repetitions: int) -> list[Copy]:
     result = []
+    with rig.server(PLEXUS) as server:
+        mirror_bytes = Control(server).mirror()["size"]
     for repetition in range(1, repetitions + 1):
-        with rig.server(PLEXUS) as server:
-            control = Control(server)
-            mirror_bytes = control.ask("status")["status"]["mirrors"][0]["size"]
         plain = plain_copy(rig, mirror_bytes)
         with rig.server(PLEXUS) as server:
             begun = time.monotonic()
@@ -144,7 +139,7 @@ def beside_clients(rig: Rig, size_bytes: int, repetitions: int, seconds: int) ->
 
 
 def measure_resync(rig: Rig, size_bytes: int, repetitions: int, seconds: int) -> dict:
-    fill(rig, size_bytes)
+    create(rig, size_bytes)
     copied = copies(rig, repetitions)
     runs = beside_clients(rig, size_bytes // 2, repetitions, seconds)
     return {"kind": "resync", "copies": [asdict(copy) for copy in copied], "runs": [asdict(run) for run in runs],

@@ -141,7 +141,8 @@ struct ServerLimits {
 
     /// - Parameter threads: they share the memory, as far as each can still take the largest request.
     init(threads: Int) {
-        while smallPoolBytes * threads > 64 << 20, smallPoolBytes > 16 << 20 { smallPoolBytes /= 2 }
+        let allSmallBytes = smallPoolBytes
+        while smallPoolBytes * threads > allSmallBytes, smallPoolBytes > 16 << 20 { smallPoolBytes /= 2 }
         if threads > 1 { largePoolBytes = largestPieceBytes }
     }
 }

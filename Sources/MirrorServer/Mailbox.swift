@@ -17,8 +17,6 @@ struct RequestLetter: BitwiseCopyable {
     /// The buffer of the job. It stays where it is until the reply.
     var memory: UInt
     var memoryBytes: Int
-    var isLarge: Bool
-    var payloadOffset: Int
     /// When all of it was there; monotonic nanoseconds.
     var completeAt: UInt64
 }

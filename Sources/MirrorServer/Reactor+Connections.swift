@@ -79,7 +79,7 @@ extension Reactor {
 
     /// A client that another reactor has shaken hands with.
     mutating func adopt(_ connection: Connection, _ target: MirrorPlace) {
-        guard let route = routes.indices.first(where: { routes[$0].place == target }) else {
+        guard let route = route(to: target) else {
             preconditionFailure("a client of a mirror that this reactor was not told of")
         }
         connection.move(index: freeIndex(), generation: nextGeneration, route: route, now: now.nanoseconds)

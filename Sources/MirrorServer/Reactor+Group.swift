@@ -82,7 +82,7 @@ extension Reactor {
     }
 
     private mutating func routeStopped(_ place: MirrorPlace) {
-        guard let route = routes.indices.first(where: { routes[$0].place == place }) else { return }
+        guard let route = route(to: place) else { return }
         routes[route].isStopped = true
         updateCatalog()
         endConnections(to: route)
@@ -92,16 +92,8 @@ extension Reactor {
 
     /// A request that came from the sockets of another reactor.
     private mutating func begin(_ letter: RequestLetter) {
-        if case .writeZeroes = letter.request.command, letter.request.flags.contains(.fastZero),
-            !mirrors[letter.mirror].zeroesFast
-        {
-            outgoing[letter.origin].replies.append(ReplyLetter(job: letter.job, outcome: .notFast, extentCount: 0))
-            return
-        }
-        if case .cache = letter.request.command {
-            hint(letter.request, letter.mirror)
-            outgoing[letter.origin].replies.append(
-                ReplyLetter(job: letter.job, outcome: .ended(.ok), extentCount: 0))
+        if let outcome = outcomeAtOnce(letter.request, letter.mirror) {
+            outgoing[letter.origin].replies.append(ReplyLetter(job: letter.job, outcome: outcome, extentCount: 0))
             return
         }
         let job: Int
@@ -114,8 +106,8 @@ extension Reactor {
         }
         jobs[job] = ClientJob(
             isUsed: true, generation: jobs[job].generation &+ 1, origin: letter.origin, originJob: letter.job,
-            mirror: letter.mirror, request: letter.request, isLarge: letter.isLarge, memory: letter.memory,
-            memoryBytes: letter.memoryBytes, payloadOffset: letter.payloadOffset, completeAt: letter.completeAt)
+            mirror: letter.mirror, request: letter.request, memory: letter.memory, memoryBytes: letter.memoryBytes,
+            completeAt: letter.completeAt)
         handToCore(job)
     }
 
@@ -124,8 +116,7 @@ extension Reactor {
         outgoing[target.reactor].requests.append(
             RequestLetter(
                 origin: place, job: job, mirror: target.index, request: jobs[job].request, memory: jobs[job].memory,
-                memoryBytes: jobs[job].memoryBytes, isLarge: jobs[job].isLarge, payloadOffset: jobs[job].payloadOffset,
-                completeAt: jobs[job].completeAt))
+                memoryBytes: jobs[job].memoryBytes, completeAt: jobs[job].completeAt))
     }
 
     /// The core has ended the request of another reactor.

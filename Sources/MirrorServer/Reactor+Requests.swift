@@ -91,24 +91,28 @@ extension Reactor {
 
     /// What needs nothing of a mirror that runs here.
     private mutating func answersAtOnce(_ connection: Connection, _ request: ClientRequest, _ route: Int) -> Bool {
-        guard routes[route].place.reactor == place else { return false }
-        let mirror = routes[route].place.index
-        if case .writeZeroes = request.command, request.flags.contains(.fastZero), !mirrors[mirror].zeroesFast {
-            queueFailure(connection, cookie: request.cookie, .enotsup, .notFast)
-            return true
+        guard routes[route].place.reactor == place,
+            let outcome = outcomeAtOnce(request, routes[route].place.index)
+        else { return false }
+        switch outcome {
+        case .ended: queueSuccess(connection, request)
+        case .notFast: queueFailure(connection, cookie: request.cookie, .enotsup, .notFast)
         }
-        guard case .cache = request.command else { return false }
-        hint(request, mirror)
-        queueSuccess(connection, request)
         return true
     }
 
-    /// A hint, and this thread serves everybody: no more than a moment's work.
-    func hint(_ request: ClientRequest, _ mirror: Int) {
+    /// - Returns: how a request ends that the core has no part in; nil for all others.
+    func outcomeAtOnce(_ request: ClientRequest, _ mirror: Int) -> ReplyLetter.Outcome? {
+        if case .writeZeroes = request.command, request.flags.contains(.fastZero), !mirrors[mirror].zeroesFast {
+            return .notFast
+        }
+        guard case .cache = request.command else { return nil }
         for case let disk? in mirrors[mirror].disks where !disk.isDirect {
+            // A hint, and this thread serves everybody: no more than a moment's work.
             posix_fadvise(
                 disk.file, off_t(request.offset), off_t(min(request.length, 1 << 20)), POSIX_FADV_WILLNEED)
         }
+        return .ended(.ok)
     }
 
     private func kind(_ request: ClientRequest) -> RequestKind {

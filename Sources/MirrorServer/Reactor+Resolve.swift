@@ -59,7 +59,7 @@ extension Reactor {
         let mirror = mirrors.count
         mirrors.append(opening.served.remove(at: 0))
         group.mirrorStarted()
-        for case let disk? in mirrors[mirror].disks { group.claim(disk.path, mirror: mirrors[mirror].name) }
+        group.claimDisks(of: mirrors[mirror])
         announce(mirror)
         drain(mirror)
         var response = ControlResponse()

@@ -106,7 +106,7 @@ struct Reactor: ~Copyable {
     ///   - refused: known to the first reactor only, as are the sockets.
     init(
         _ place: Int, of group: ReactorGroup, mirrors: consuming UniqueArray<ServedMirror>,
-        routes: consuming UniqueArray<Route>, refused: [RefusedMirror] = [], listeners: [Listener] = [],
+        routes: [Route], refused: [RefusedMirror] = [], listeners: [Listener] = [],
         controlListener: Listener? = nil, defaultName: String?, isReadOnly: Bool, logger: Logger
     ) throws(SystemError) {
         let limits = ServerLimits(threads: group.mailboxes.count)
@@ -140,7 +140,6 @@ struct Reactor: ~Copyable {
         self.headerPage = headerPage
         self.headerBuffer = headerBuffer
         self.mirrors = mirrors
-        self.routes = routes
         self.refused = refused
         self.defaultName = defaultName
         self.isReadOnly = isReadOnly
@@ -152,6 +151,7 @@ struct Reactor: ~Copyable {
         operations = []
         freeOperations = []
         replyExtents.reserveCapacity(SessionLimits.standard.maximumExtents)
+        for route in routes { self.routes.append(route) }
         updateCatalog()
     }
 
@@ -164,6 +164,8 @@ struct Reactor: ~Copyable {
     func route(to name: String) -> Int? {
         routes.indices.first { routes[$0].name == name && !routes[$0].isStopped }
     }
+
+    func route(to place: MirrorPlace) -> Int? { routes.indices.first { routes[$0].place == place } }
 
     /// Makes a new mirror of this reactor known to all.
     mutating func announce(_ mirror: Int) {

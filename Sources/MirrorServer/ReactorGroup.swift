@@ -56,6 +56,10 @@ final class ReactorGroup: Sendable {
     func mirrorStarted() { runningMirrors.add(1, ordering: .sequentiallyConsistent) }
     func mirrorsStopped(_ count: Int) { runningMirrors.subtract(count, ordering: .sequentiallyConsistent) }
 
+    func claimDisks(of mirror: borrowing ServedMirror) {
+        for case let disk? in mirror.disks { claim(disk.path, mirror: mirror.name) }
+    }
+
     func claim(_ path: String, mirror: String) { owners.withLock { $0[path] = mirror } }
     func giveUp(_ path: String) { owners.withLock { _ = $0.removeValue(forKey: path) } }
     func owner(of path: String) -> String? { owners.withLock { $0[path] } }

@@ -13,7 +13,6 @@ struct ReactorThreads {
     /// What a thread is given, and what it says. The thread takes `mirrors` before anybody else looks again.
     private final class Desk: @unchecked Sendable {
         var mirrors = UniqueArray<ServedMirror>()
-        var routes = UniqueArray<Route>()
         let isMade = DispatchSemaphore(value: 0)
         let mayRun = DispatchSemaphore(value: 0)
         let hasEnded = DispatchSemaphore(value: 0)
@@ -30,15 +29,15 @@ struct ReactorThreads {
     ///
     /// - Parameter shares: the mirrors of each reactor; those of the first stay there.
     init(
-        _ group: ReactorGroup, shares: inout UniqueArray<UniqueArray<ServedMirror>>, routes: [RouteSeed],
+        _ group: ReactorGroup, shares: inout UniqueArray<UniqueArray<ServedMirror>>, routes: [Route],
         defaultName: String?, isReadOnly: Bool, logger: Logger
     ) throws(SystemError) {
         for place in 1..<max(group.mailboxes.count, 1) {
             let desk = Desk()
             swap(&desk.mirrors, &shares[place])
-            for seed in routes { desk.routes.append(seed.route()) }
             desks.append(desk)
-            Self.start(place, group, desk, defaultName: defaultName, isReadOnly: isReadOnly, logger: logger)
+            Self.start(
+                place, group, desk, routes: routes, defaultName: defaultName, isReadOnly: isReadOnly, logger: logger)
             // Foundation does not tell that there was no thread to be had.
             if desk.isMade.wait(timeout: .now() + 30) == .timedOut {
                 desk.fault = SystemError("pthread_create", number: EAGAIN)
@@ -51,13 +50,12 @@ struct ReactorThreads {
     }
 
     private static func start(
-        _ place: Int, _ group: ReactorGroup, _ desk: Desk, defaultName: String?, isReadOnly: Bool, logger: Logger
+        _ place: Int, _ group: ReactorGroup, _ desk: Desk, routes: [Route], defaultName: String?, isReadOnly: Bool,
+        logger: Logger
     ) {
         let thread = Thread {
             var mirrors = UniqueArray<ServedMirror>()
-            var routes = UniqueArray<Route>()
             swap(&mirrors, &desk.mirrors)
-            swap(&routes, &desk.routes)
             do throws(SystemError) {
                 var reactor = try Reactor(
                     place, of: group, mirrors: mirrors, routes: routes, defaultName: defaultName,
@@ -109,12 +107,4 @@ struct ReactorThreads {
         }
         return true
     }
-}
-
-/// What a route to a mirror is made of, on each reactor anew.
-struct RouteSeed {
-    var export: ExportDescription
-    var place: MirrorPlace
-
-    func route() -> Route { Route(export: export, place: place) }
 }

@@ -3,7 +3,7 @@ internal import MirrorCore
 internal import NBDProtocol
 
 /// A mirror as the sockets of one reactor see it: what it is, where it runs, and what they have asked of it.
-struct Route: ~Copyable {
+struct Route {
     let export: ExportDescription
     let place: MirrorPlace
     /// Requests of these sockets that the mirror has; all that it has, for no other reactor serves any.

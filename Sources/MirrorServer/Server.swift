@@ -86,12 +86,10 @@ public enum Server {
         if count < wanted { logger.warning("\(count) threads are used: more than two for each mirror have no work") }
         let group = try ReactorGroup(threads: count, mirrors: opening.served.count)
         var shares = UniqueArray<UniqueArray<ServedMirror>>()
-        let seeds = deal(&opening.served, to: &shares, group)
+        let routes = deal(&opening.served, to: &shares, group)
         let threads = try ReactorThreads(
-            group, shares: &shares, routes: seeds, defaultName: options.defaultMirror, isReadOnly: options.isReadOnly,
+            group, shares: &shares, routes: routes, defaultName: options.defaultMirror, isReadOnly: options.isReadOnly,
             logger: logger)
-        var routes = UniqueArray<Route>()
-        for seed in seeds { routes.append(seed.route()) }
         var reactor: Reactor
         do {
             reactor = try Reactor(
@@ -120,19 +118,18 @@ public enum Server {
     private static func deal(
         _ served: inout UniqueArray<ServedMirror>, to shares: inout UniqueArray<UniqueArray<ServedMirror>>,
         _ group: ReactorGroup
-    ) -> [RouteSeed] {
+    ) -> [Route] {
         for _ in group.mailboxes { shares.append(UniqueArray<ServedMirror>()) }
-        var seeds: [RouteSeed] = []
+        var routes: [Route] = []
         while !served.isEmpty {
             let mirror = served.remove(at: 0)
-            for case let disk? in mirror.disks { group.claim(disk.path, mirror: mirror.name) }
-            let reactor = group.reactor(ofMirror: seeds.count)
-            seeds.append(
-                RouteSeed(
-                    export: mirror.export, place: MirrorPlace(reactor: reactor, index: shares[reactor].count)))
+            group.claimDisks(of: mirror)
+            let reactor = group.reactor(ofMirror: routes.count)
+            routes.append(
+                Route(export: mirror.export, place: MirrorPlace(reactor: reactor, index: shares[reactor].count)))
             shares[reactor].append(mirror)
         }
-        return seeds
+        return routes
     }
 
     private static func nothingToServe(_ opening: borrowing Opening) -> DiskError {

@@ -8,7 +8,7 @@ import unittest
 
 import test_fio
 import test_kill_loop
-from plexus import Case, FioLoad, MiB, fio, wait_until
+from plexus import Case, FioLoad, MiB, binary, fio, wait_until
 
 NAMES = ("first", "second", "third")
 
@@ -73,7 +73,7 @@ class MirrorsOnTwoThreads(Case):
 
     def test_followed_events_come_from_every_thread(self):
         with subprocess.Popen(
-                [*map(str, self.server_command("events", "--follow", "--json"))], stdout=subprocess.PIPE, text=True) as follower:
+                [binary(), "events", "--follow", "--json", "--control", self.server.control], stdout=subprocess.PIPE, text=True) as follower:
             self.resources.callback(follower.kill)
             # What happened before comes first, and of each mirror there is something.
             seen = set()
@@ -86,10 +86,6 @@ class MirrorsOnTwoThreads(Case):
                     if event["mirror"] == name and "forgotten" in event["text"]:
                         break
             follower.kill()
-
-    def server_command(self, *words):
-        from plexus import binary  # pylint: disable=import-outside-toplevel
-        return (binary(), *words, "--control", self.server.control)
 
     def test_one_mirror_stops_and_the_others_go_on(self):
         loads = {name: FioLoad(self, self.server.uri(name), size="16m") for name in ("first", "third")}
@@ -174,19 +170,19 @@ class Options(Case):
         config.write_text("threads = 2\n")
         server = self.serve(disks, "--config", config)
         server.wait_healthy()
-        self.assertEqual(len(os.listdir(f"/proc/{server.pid}/task")) - self.kernel_threads(server.pid), 2)
+        self.assertEqual(self.threads_of(server.pid), 2)
         server.stop()
 
     def test_no_thread_without_work_is_started(self):
         server = self.serve(self.create(), "--threads", 64)
         server.wait_healthy()
-        self.assertEqual(len(os.listdir(f"/proc/{server.pid}/task")) - self.kernel_threads(server.pid), 2)
+        self.assertEqual(self.threads_of(server.pid), 2)
         server.stop()
 
-    def kernel_threads(self, pid: int) -> int:
-        """Workers that io_uring adds to the process."""
+    def threads_of(self, pid: int) -> int:
+        """Without the workers that io_uring adds to the process."""
         names = [open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8").read() for task in os.listdir(f"/proc/{pid}/task")]
-        return sum(name.startswith("iou-") for name in names)
+        return sum(not name.startswith("iou-") for name in names)
 
 
 if __name__ == "__main__":
