@@ -1,3 +1,5 @@
+internal import MirrorFormat
+
 /// One input of a fuzz target: where the target takes its every decision from.
 ///
 /// An input is a row of bytes and nothing more, so that one target serves the seeded fuzzer, a fuzzer that is guided by
@@ -90,6 +92,8 @@ package struct Input: Sendable {
         precondition(!elements.isEmpty)
         return elements[below(elements.count)]
     }
+
+    mutating func pick(_ plexes: PlexMembers) -> PlexIndex { pick(Array(plexes)) }
 
     mutating func byte() -> UInt8 { UInt8(take(1)) }
     mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in byte() } }

@@ -25,7 +25,7 @@ extension Input {
     fileprivate mutating func hostilePlexes() -> [FoundPlex] {
         var first = superblock()
         first.record.epoch = oneIn(3) ? first.record.epoch : UInt64(below(100))
-        let members = first.record.configured.members
+        let members = Array(first.record.configured.members)
         // Without a plex that is in sync nothing is opened.
         for member in members where !oneIn(4) { first.record[member].role = pick([.inSync, .recovering, .failed]) }
         if !oneIn(4) { first.record[members[0]].role = .inSync }
@@ -160,6 +160,7 @@ private struct Driver: ~Copyable {
     }
 
     private mutating func drain() throws(Finding) {
+        mirror.endBatch(now: now)
         while let effect = mirror.nextEffect() {
             effects += 1
             try require(effects < Self.maximumEffects, "effects without end")

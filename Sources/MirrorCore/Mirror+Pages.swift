@@ -3,10 +3,11 @@ internal import MirrorFormat
 
 /// Writing pages of the intent bitmap and the missed-write maps.
 ///
-/// Changes to a page that is on its way wait for it and go out together in the next write (group commit). A plex that
+/// Changes to a page that is on its way, and those of one batch of events, wait and go out together in the next write
+/// (group commit). A plex that
 /// can't take a page is expelled, and the bits count only when that is on record (R1).
 extension Mirror {
-    /// Called when an event has been handled in full, so that bits set together share a page write.
+    /// At the end of a batch of events, so that bits set together share a page write.
     mutating func pumpPages() {
         guard tracking.hasStalePages, !isReadOnly, phase != .stopped, !working.isEmpty,
             now.nanoseconds >= tracking.retryAt

@@ -30,8 +30,9 @@ package enum Effect: Sendable, BitwiseCopyable {
 
 /// The RAID-1 machine: events in, effects out; no I/O, clock, thread or randomness of its own.
 ///
-/// Feed `handle`, then take effects with `nextEffect` until there are none. The driver guarantees that
-/// every submitted operation completes exactly once and that buffers stay untouched until then (R14).
+/// Feed `handle`, and `endBatch` behind the last event there is for now; after each take effects with `nextEffect` until
+/// there are none. The driver guarantees that every submitted operation completes exactly once and that buffers stay
+/// untouched until then (R14).
 ///
 /// One file per concern: `Mirror+Requests` (admission, lock), `+Intent` (dirty before data), `+Pages` (writing the
 /// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling),
@@ -154,6 +155,12 @@ package struct Mirror: ~Copyable {
         case .command(let id, let command): accept(id, command)
         case .tick: tick()
         }
+    }
+
+    /// All events at hand have been handled: the bits and the record that they asked for go out, together. To be called
+    /// before waiting for anything; until then whatever needs them stands still.
+    package mutating func endBatch(now: Instant) {
+        self.now = now
         pumpPages()
         beginCommitIfWanted()
     }

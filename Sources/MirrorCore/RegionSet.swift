@@ -1,3 +1,4 @@
+internal import Bytes
 internal import MirrorFormat
 
 /// A set of regions, one bit each: 1 Mi regions are 128 KiB.
@@ -89,18 +90,19 @@ package struct RegionSet: Sendable, Equatable {
 
     /// Copies words from `first` on; what lies behind the last of this set is zero.
     func copyWords(from first: Int, to target: inout [UInt64]) {
-        let source = words.span
+        let held = max(0, min(target.count, words.count - first))
         var span = target.mutableSpan
-        for index in span.indices { span[index] = first + index < source.count ? source[first + index] : 0 }
+        if held > 0 { span.copy(words.span.extracting(first..<first + held)) }
+        for index in held..<span.count { span[index] = 0 }
     }
 
     /// Inserts those members of `page`, which begins at word `first`, that are also in `other`.
     mutating func insertWords(_ page: [UInt64], at first: Int, common other: RegionSet) {
-        let (source, mask) = (page.span, other.words.span)
+        let held = min(page.count, words.count - first)
+        guard held > 0 else { return }
         var span = words.mutableSpan
-        for index in source.indices where first + index < span.count {
-            span[first + index] |= source[index] & mask[first + index]
-        }
+        span.formUnion(
+            page.span.extracting(first: held), at: first, maskedBy: other.words.span.extracting(first..<first + held))
     }
 
     mutating func insertWord(_ index: Int, _ value: UInt64) { setWord(index, words[index] | value) }

@@ -56,8 +56,9 @@ package struct BitmapPage: Sendable, Equatable {
         bytes.storeLittleEndian(lastClear, at: 32)
         bytes.store(generation.bits, at: 40)
         bytes.storeLittleEndian(absence, at: 56)
-        for word in 0..<Self.wordCount {
-            bytes.storeLittleEndian(word < words.count ? words[word] : 0, at: Self.headerBytes + word * 8)
+        bytes.storeLittleEndian(words, at: Self.headerBytes)
+        for word in words.count..<Self.wordCount {
+            bytes.storeLittleEndian(UInt64(0), at: Self.headerBytes + word * 8)
         }
         bytes.storeLittleEndian(Self.checksum(of: bytes.bytes, mirror: mirror), at: 8)
     }

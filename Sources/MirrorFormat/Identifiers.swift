@@ -115,5 +115,19 @@ package struct PlexSet: Hashable, Sendable, BitwiseCopyable {
         }
     }
 
-    @inlinable package var members: [PlexIndex] { (0..<Self.capacity).map { PlexIndex($0) }.filter { contains($0) } }
+    /// Lowest index first; of the set as it is now, whatever becomes of it meanwhile.
+    @inlinable package var members: PlexMembers { PlexMembers(rest: mask) }
+}
+
+/// The members of a `PlexSet`, one after the other, without a list of them anywhere.
+package struct PlexMembers: Sequence, IteratorProtocol, BitwiseCopyable, Sendable {
+    @usableFromInline var rest: UInt8
+
+    @inlinable init(rest: UInt8) { self.rest = rest }
+
+    @inlinable package mutating func next() -> PlexIndex? {
+        guard rest != 0 else { return nil }
+        defer { rest &= rest - 1 }
+        return PlexIndex(rest.trailingZeroBitCount)
+    }
 }

@@ -38,6 +38,22 @@ extension Reactor {
     mutating func deliver(_ event: Event, to index: Int) {
         mirrors[index].mirror.handle(event, now: now)
         drain(index)
+        guard !mirrors[index].isInBatch else { return }
+        mirrors[index].isInBatch = true
+        batches.append(index)
+    }
+
+    /// What the mirrors were told of since the last time was all there is for now.
+    mutating func endBatches() {
+        var next = 0
+        while next < batches.count {
+            let index = batches[next]
+            next += 1
+            mirrors[index].isInBatch = false
+            mirrors[index].mirror.endBatch(now: now)
+            drain(index)
+        }
+        batches.removeAll(keepingCapacity: true)
     }
 
     mutating func drain(_ index: Int) {

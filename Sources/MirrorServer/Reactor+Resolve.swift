@@ -61,7 +61,7 @@ extension Reactor {
         group.mirrorStarted()
         group.claimDisks(of: mirrors[mirror])
         announce(mirror)
-        drain(mirror)
+        deliver(.tick, to: mirror)
         var response = ControlResponse()
         response.message =
             "mirror \(mirrors[mirror].name) is served from the side that was kept; see plexus status \(mirrors[mirror].name) for the others"

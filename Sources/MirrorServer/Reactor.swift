@@ -77,6 +77,8 @@ struct Reactor: ~Copyable {
     var freeOperations: [Int]
     var localCompletions: [(operation: Int, outcome: LocalOutcome)] = []
     var localCompletionsAtWork: [(operation: Int, outcome: LocalOutcome)] = []
+    /// Mirrors that were told of something in this turn.
+    var batches: [Int] = []
     var extents: [AllocationExtent] = []
     var replyExtents: [Extent] = []
 
@@ -190,7 +192,10 @@ struct Reactor: ~Copyable {
         if !isAlone { poll(group.mailboxes[place].file, .mail, 0) }
         for (index, listener) in listeners.enumerated() { poll(listener.file, .listener, UInt64(index)) }
         if let controlListener { poll(controlListener.file, .controlListener, 0) }
-        for index in mirrors.indices { drain(index) }
+        for index in mirrors.indices {
+            mirrors[index].mirror.endBatch(now: now)
+            drain(index)
+        }
         var isOpen = false
         var isReady = false
         while true {
@@ -227,6 +232,7 @@ struct Reactor: ~Copyable {
         // Who has waited comes before who has just arrived.
         retryBlocked()
         readConnections()
+        endBatches()
         if !localCompletions.isEmpty {
             now = currentInstant()
             completeLocally()
@@ -239,6 +245,7 @@ struct Reactor: ~Copyable {
             // After a pause of our own (a suspended machine, say) nobody else is to blame for it.
             if sinceTick < limits.stallNanoseconds / 2 { expireConnections() }
         }
+        endBatches()
         leaveMail()
         sendAll()
     }

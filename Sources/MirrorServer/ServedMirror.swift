@@ -21,6 +21,8 @@ struct ServedMirror: ~Copyable {
     /// What `plexus events` shows, oldest first.
     var events: [EventRecord]
     var isStopped = false
+    /// Was told of something since `endBatch`.
+    var isInBatch = false
     /// Of what clients asked for.
     var meter = IOMeter()
     /// Of what was asked of the disks, by plex index.

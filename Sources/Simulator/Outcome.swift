@@ -17,6 +17,9 @@ package struct Options: Sendable {
     /// For speed: skip the starts after this one.
     package var maximumStarts = Int.max
 
+    /// One in four runs tells the engine of several events before it ends the batch; false: none does.
+    package var mayHaveLongBatches = true
+
     package init(seed: UInt64, mutant: Mutant = .none) {
         self.seed = seed
         self.mutant = mutant

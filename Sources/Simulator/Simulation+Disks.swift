@@ -231,8 +231,7 @@ extension Simulation {
         if case .transferred(let moved) = result, moved < flight.operation.length, flight.operation.request.value > 0 {
             requests[Int(flight.operation.request.value) - 1].failed.insert(flight.operation.plex)
         }
-        server.mirror.handle(.completion(flight.operation.tag, result), now: instant)
-        pump(server)
+        handle(.completion(flight.operation.tag, result), server)
     }
 
     /// The lasting effect, and what the engine is told.

@@ -255,8 +255,7 @@ extension Simulation {
         server.knownInSync = assembly.record.inSync
         server.openedWith = assembly.current
         self.server = server
-        server.mirror.handle(.tick, now: instant)
-        pump(server)
+        handle(.tick, server)
     }
 
     // MARK: split brain

@@ -9,6 +9,9 @@ internal import MirrorFormat
 package final class Simulation {
     let options: Options
     var random: Random
+    /// Apart from the other: a seed means the same with and without long batches.
+    private var batches: Random
+    private let hasLongBatches: Bool
     var profile: Profile
     var limits: Limits
     let layout: Layout
@@ -64,6 +67,8 @@ package final class Simulation {
     private init(_ options: Options) {
         self.options = options
         random = Random(seed: options.seed)
+        batches = Random(seed: options.seed ^ 0xBA7C4)
+        hasLongBatches = batches.chance(250) && options.mayHaveLongBatches
         profile = Profile(random: &random, disabled: options.disabled)
         var rare = Random(seed: options.seed ^ 0x5EED)
         profile.addRareFaults(random: &rare, disabled: options.disabled)
@@ -100,6 +105,8 @@ package final class Simulation {
         self.limits = limits
         self.pilot = pilot
         random = Random(seed: 1)
+        batches = random
+        hasLongBatches = false
         layout = world.disks[0].layout
         profile = Profile(steeredPlexes: world.disks.count, blocks: Int(layout.dataBytes) / Geometry.blockBytes)
         mirrorUUID = World.mirrorUUID
@@ -190,8 +197,20 @@ package final class Simulation {
     /// Feeds the engine and does what it asks for.
     func handle(_ event: Event) {
         guard let server else { return }
+        handle(event, server)
+    }
+
+    func handle(_ event: Event, _ server: Server) {
         server.mirror.handle(event, now: instant)
+        if isEndOfBatch(event) { server.mirror.endBatch(now: instant) }
         pump(server)
+    }
+
+    /// How many events the engine is told of before it hears that these were all is left to chance, up to the next tick.
+    private func isEndOfBatch(_ event: Event) -> Bool {
+        if !hasLongBatches { return true }
+        if case .tick = event { return true }
+        return batches.chance(300)
     }
 
     func pump(_ server: Server) {

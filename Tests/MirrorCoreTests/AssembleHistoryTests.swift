@@ -30,7 +30,7 @@ private struct History {
         for _ in 0..<Int.random(in: 1...5, using: &random) {
             switch random.next() % 4 {
             case 0 where working.count > 1:
-                guard let plex = working.members.randomElement(using: &random) else { break }
+                guard let plex = Array(working.members).randomElement(using: &random) else { break }
                 working.remove(plex)
                 record[plex].role = .failed
                 begin(&record, .expelled)

@@ -145,7 +145,9 @@ final class DataBench {
     // MARK: events in
 
     private func handle(_ event: Event) {
-        mirror.handle(event, now: Instant(nanoseconds: now, unixNanoseconds: now))
+        let instant = Instant(nanoseconds: now, unixNanoseconds: now)
+        mirror.handle(event, now: instant)
+        mirror.endBatch(now: instant)
         take()
     }
 

@@ -118,7 +118,9 @@ final class MirrorBench {
     // MARK: events in
 
     func handle(_ event: Event) {
-        mirror.handle(event, now: Instant(nanoseconds: now, unixNanoseconds: now))
+        let instant = Instant(nanoseconds: now, unixNanoseconds: now)
+        mirror.handle(event, now: instant)
+        mirror.endBatch(now: instant)
         take()
     }
 

@@ -160,7 +160,7 @@ extension XorShift {
         let disk = data + 8 << 20 + UInt64.random(in: 0..<4096, using: &self)
         let layout = try Layout(diskBytes: disk, dataBytes: data, regionBytes: nil, spareBytes: nil)
         let record = record(dataBytes: data, regionBytes: layout.regionBytes)
-        guard let plex = record.configured.members.randomElement(using: &self) else { throw Missing() }
+        guard let plex = Array(record.configured.members).randomElement(using: &self) else { throw Missing() }
         return Superblock(
             record: record, plex: record[plex].uuid, sequence: count(), layout: layout,
             writer: Superblock.Writer(bootID: uuid(), host: text(atMost: 64)))

@@ -18,13 +18,16 @@ struct MutantTests {
 
     /// Those that the first 40 seeds do not find.
     static let seeds: [Mutant: UInt64] = [
-        .hideFlushError: 272,
-        .acceptOneEpochBehind: 58,
-        .forgetFragmentError: 585,
-        .readWithoutRepair: 441,
-        .joinBeforeSuperblock: 207,
-        .deltaWithoutEvidence: 640,
-        .noGenerationIfDegraded: 195,
-        .badPageIsClean: 306,
+        .hideFlushError: 926,
+        .acceptOneEpochBehind: 441,
+        .forgetFragmentError: 107,
+        .readsNotPinned: 159,
+        .readWithoutRepair: 429,
+        .joinBeforeSuperblock: 334,
+        .flushSkipsRecovering: 230,
+        .deltaWithoutEvidence: 154,
+        .joinForgetsOwnChanges: 131,
+        .noGenerationIfDegraded: 1047,
+        .badPageIsClean: 209,
     ]
 }

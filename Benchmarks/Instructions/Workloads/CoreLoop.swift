@@ -66,7 +66,9 @@ struct CoreLoop: ~Copyable {
 
     private mutating func handle(_ event: Event) {
         now += 1000
-        mirror.handle(event, now: Instant(nanoseconds: now, unixNanoseconds: now))
+        let instant = Instant(nanoseconds: now, unixNanoseconds: now)
+        mirror.handle(event, now: instant)
+        mirror.endBatch(now: instant)
         take()
     }
 
