@@ -37,7 +37,10 @@ extension MutableSpan where Element == UInt64 {
         unsafe withUnsafeMutableBufferPointer { target in
             unsafe source.withUnsafeBufferPointer { words in
                 unsafe mask.withUnsafeBufferPointer { mask in
-                    for index in 0..<words.count { unsafe target[first + index] |= words[index] & mask[index] }
+                    guard let words = words.baseAddress, let mask = mask.baseAddress, let base = target.baseAddress
+                    else { return }
+                    let target = unsafe base + first
+                    for index in 0..<source.count { unsafe target[index] |= words[index] & mask[index] }
                 }
             }
         }
