@@ -1,7 +1,7 @@
 /// What goes over the control socket: one JSON object per line, a request, then responses until `isLast`.
 public struct ControlRequest: Codable, Sendable {
     public enum Verb: String, Codable, Sendable {
-        case status, `break`, join, offline, online, stop, events, resolve
+        case status, `break`, join, add, replace, resync, dissolve, offline, online, stop, events, resolve
     }
 
     public static let currentVersion = 1
@@ -15,6 +15,12 @@ public struct ControlRequest: Codable, Sendable {
     public var keep: Bool?
     public var force: Bool?
     public var follow: Bool?
+    /// The disk is a file that is to be made.
+    public var create: Bool?
+    /// `pause`, `resume` or `limit`, of a resync.
+    public var order: String?
+    /// Bytes per second; null: no limit.
+    public var limit: UInt64?
 
     public init(_ verb: Verb, mirror: String? = nil, plex: String? = nil, disk: String? = nil) {
         self.verb = verb

@@ -37,15 +37,18 @@ public struct StatusReport: Codable, Sendable {
         public var bytesPerSecond: UInt64
         public var etaSeconds: UInt64?
         public var paused: Bool
+        /// Bytes per second, by the user's order; null: none.
+        public var limit: UInt64?
         public var reason: String
         /// False: it is finished, and `done` are the bytes that it copied.
         public var running: Bool
 
         public init(
             plex: Int?, done: UInt64, total: UInt64, bytesPerSecond: UInt64, etaSeconds: UInt64?, paused: Bool,
-            reason: String, running: Bool = true
+            reason: String, limit: UInt64? = nil, running: Bool = true
         ) {
             self.running = running
+            self.limit = limit
             self.plex = plex
             self.done = done
             self.total = total
@@ -63,6 +66,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(bytesPerSecond, forKey: .bytesPerSecond)
             try container.encode(etaSeconds, forKey: .etaSeconds)
             try container.encode(paused, forKey: .paused)
+            try container.encode(limit, forKey: .limit)
             try container.encode(reason, forKey: .reason)
             try container.encode(running, forKey: .running)
         }
@@ -123,6 +127,8 @@ public struct StatusReport: Codable, Sendable {
         public var badRanges: [[UInt64]] = []
         /// What a join would copy, in bytes; null: nothing, or nobody counts.
         public var missedBytes: UInt64?
+        /// The plex that is forgotten when this one is in sync.
+        public var replaces: Int?
         /// Operations that its disk has not finished.
         public var queueDepth: Int?
         public var latency: Latency?
@@ -160,6 +166,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(sparesFree, forKey: .sparesFree)
             try container.encode(badRanges, forKey: .badRanges)
             try container.encode(missedBytes, forKey: .missedBytes)
+            try container.encode(replaces, forKey: .replaces)
             try container.encode(queueDepth, forKey: .queueDepth)
             try container.encode(latency, forKey: .latency)
         }

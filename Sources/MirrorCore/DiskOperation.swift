@@ -46,6 +46,8 @@ package struct DiskOperation: Sendable, BitwiseCopyable {
     package var kind: Kind
     /// Durable when completed: RWF_DSYNC, or a flush behind it.
     package var isDurable: Bool
+    /// Of a write: stretches of zeroes may be made to read as zero instead, and freed.
+    package var isSparse = false
     package var buffer: BufferID
     package var bufferOffset: UInt64
     package var offset: UInt64

@@ -4,6 +4,9 @@ package import MirrorFormat
 package struct CommandID: Hashable, Sendable {
     package var value: UInt64
     package init(_ value: UInt64) { self.value = value }
+
+    /// Of what the mirror orders itself; nobody waits for the answer.
+    package static let own = CommandID(.max)
 }
 
 /// What an administrator asks for at runtime.
@@ -13,9 +16,18 @@ package enum Command: Sendable {
     /// `break --nokeep`: forget the plex, present or not.
     case remove(PlexIndex)
     case takeOffline(PlexIndex)
-    /// A disk was opened for this slot of the member table; copy everything to it.
-    case join(PlexIndex, Attachment)
+    /// A disk was opened for this slot of the member table; copy to it what it lacks. When it is in sync the plex that it
+    /// replaces is forgotten, if it replaces one.
+    case join(PlexIndex, Attachment, replacing: PlexIndex? = nil)
+    case resync(ResyncOrder)
     case stop
+}
+
+/// What can be asked of background copying. Holds until the mirror is closed.
+package enum ResyncOrder: Sendable, Equatable {
+    case pause, resume
+    /// Bytes per second; nil: as fast as clients leave room for.
+    case limit(UInt64?)
 }
 
 package enum Answer: Sendable, Equatable {
@@ -45,6 +57,9 @@ struct RunningCommand {
 extension Mirror {
     /// The next answer, if there is one.
     package mutating func takeAnswer() -> (CommandID, Answer)? { answers.isEmpty ? nil : answers.removeFirst() }
+
+    /// Whether a command given now would have to wait; one of the mirror's own, too.
+    package var isCommanded: Bool { running != nil || !waitingCommands.isEmpty }
 
     mutating func accept(_ id: CommandID, _ command: Command) {
         waitingCommands.append((id, command))
@@ -88,13 +103,14 @@ extension Mirror {
         case .breakOff(let plex, let name): beginBreak(plex, name: name)
         case .remove(let plex): beginRemove(plex)
         case .takeOffline(let plex): beginOffline(plex)
-        case .join(let plex, let attachment): beginJoin(plex, attachment)
+        case .join(let plex, let attachment, let replaced): beginJoin(plex, attachment, replacing: replaced)
+        case .resync(let order): answer(.done(obey(order)))
         case .stop: break
         }
     }
 
     /// Why the plex must stay; nil if it may go.
-    private func objection(toLosing plex: PlexIndex) -> String? {
+    func objection(toLosing plex: PlexIndex) -> String? {
         guard record[plex].role != .absent else { return "mirror \(record.name) has no plex \(plex)" }
         if working == PlexSet(plex) || reliable(working.union(becomingInSync)) == PlexSet(plex) {
             return "plex \(plex) is the last good copy of mirror \(record.name); join another one first"
@@ -260,7 +276,7 @@ extension Mirror {
             } else {
                 answer(.done("plex \(plex) is forgotten"))
             }
-        case .takeOffline, .join, .stop: break
+        case .takeOffline, .join, .resync, .stop: break
         }
     }
 
@@ -272,9 +288,13 @@ extension Mirror {
             return
         }
         let uuid = record[plex].uuid
-        log(.brokenOff, plex: plex, text: "forgotten: \(uuid)")
+        let successor = working.filter { record[$0].replaces == plex }.first
+        log(
+            .brokenOff, plex: plex,
+            text: "forgotten: \(uuid)" + (successor.map { ", replaced by plex \($0)" } ?? ""))
         leave(plex, .removed)
         record.members[Int(plex.value)] = .absent
+        for other in record.configured.members where record[other].replaces == plex { record[other].replaces = nil }
         awaitRecord()
     }
 
@@ -309,7 +329,7 @@ extension Mirror {
 
     // MARK: join
 
-    private mutating func beginJoin(_ plex: PlexIndex, _ attachment: Attachment) {
+    private mutating func beginJoin(_ plex: PlexIndex, _ attachment: Attachment, replacing replaced: PlexIndex?) {
         let state = plexes[Int(plex.value)]
         guard !working.contains(plex), !recovering.contains(plex), !joining.contains(plex) else {
             answer(.refused("plex \(plex) takes part already"))
@@ -328,8 +348,13 @@ extension Mirror {
             answer(.refused("the disk is laid out for another size"))
             return
         }
+        if let replaced, let objection = objection(toReplacing: replaced, by: plex) {
+            answer(.refused(objection))
+            return
+        }
         let old = record[plex]
         var member = Member(uuid: attachment.uuid, role: .recovering)
+        member.replaces = replaced ?? (old.uuid == attachment.uuid ? old.replaces : nil)
         var basis = attachment.basis
         if old.uuid == attachment.uuid, old.role != .absent {
             member.readErrors = old.readErrors
@@ -449,15 +474,17 @@ extension Mirror {
         case .takeOffline(let plex):
             release(plex)
             answer(.done("plex \(plex) is offline"))
-        case .join(let plex, _):
+        case .join(let plex, _, _):
             if joining.contains(plex) {
                 // Its own changes are on their way into the maps; a record follows, see `isReadyToJoin`.
                 self.running?.step = .recording(ticket: round + 1)
             } else if recovering.contains(plex) || working.contains(plex) {
-                answer(.done("plex \(plex) is being rebuilt; it gets \(copyReason(plex))"))
+                let next = record[plex].replaces.map { "; plex \($0) is forgotten when it is in sync" } ?? ""
+                answer(.done("plex \(plex) is being rebuilt; it gets \(copyReason(plex))\(next)"))
             } else {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }
+        case .resync: break
         case .stop:
             finishStop(
                 record.isClean ? "" : "stopped, but not every plex could be made equal; the next start will resync")

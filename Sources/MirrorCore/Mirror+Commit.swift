@@ -244,6 +244,7 @@ extension Mirror {
         wakeSlots(round: round)
         tryOpen()
         commandAfterCommit(round: round)
+        forgetReplaced()
     }
 
     /// No plex took the record. Nobody is expelled, nothing more is acknowledged, and it is tried again.

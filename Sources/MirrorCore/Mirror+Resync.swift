@@ -34,14 +34,24 @@ extension Mirror {
 
     mutating func pumpResync() {
         guard phase == .running, !isReadOnly, !isSuspended, isResyncNeeded else { return }
-        announceResync()
+        if !resync.isPaused {
+            announceResync()
+            startWindows()
+            startNextRound()
+        }
+        finishSweeps()
+    }
+
+    private mutating func startWindows() {
         let isBusy =
             clientRequestsInFlight > 0 || now.nanoseconds - lastClientAt < limits.clientActiveNanoseconds
         let allowed = isBusy ? limits.resyncWindowsBusy : limits.resyncWindowsIdle
         let bytes = isBusy ? limits.resyncWindowBytesBusy : limits.resyncWindowBytes
-        while resync.windowsInFlight < allowed, startWindow(atMost: bytes) {}
-        startNextRound()
-        finishSweeps()
+        while resync.windowsInFlight < allowed, resync.mayCopy(at: now.nanoseconds) {
+            let taken = startWindow(atMost: min(bytes, resync.largestWindow))
+            if taken == 0 { break }
+            resync.spend(taken)
+        }
     }
 
     private mutating func announceResync() {
@@ -64,8 +74,10 @@ extension Mirror {
     }
 
     /// Takes the lowest stretch that any target needs, for all that need it.
-    private mutating func startWindow(atMost bytes: UInt64) -> Bool {
-        guard let free = resync.windows.firstIndex(where: { !$0.isUsed }) else { return false }
+    ///
+    /// - Returns: its length; 0 if there is nothing to be begun.
+    private mutating func startWindow(atMost bytes: UInt64) -> UInt64 {
+        guard let free = resync.windows.firstIndex(where: { !$0.isUsed }) else { return 0 }
         var start = UInt64.max
         var end = UInt64.max
         var takers: [Int] = []
@@ -78,7 +90,7 @@ extension Mirror {
                 takers.append(sweep)
             }
         }
-        guard start < end, !takers.isEmpty else { return false }
+        guard start < end, !takers.isEmpty else { return 0 }
         for sweep in takers { resync.sweeps[sweep].position = end }
         let plexes = PlexSet(mask: takers.reduce(0) { $1 == Resync.equaliser ? $0 : $0 | 1 << UInt8($1) })
         let equalises = takers.contains(Resync.equaliser)
@@ -93,7 +105,7 @@ extension Mirror {
         resync.windows[free] = Resync.Window(
             slot: index, isUsed: true, start: start, end: end, targets: plexes, equalises: equalises)
         acquire(index, isExclusive: true)
-        return true
+        return end - start
     }
 
     private func nextRange(_ sweep: Int, atMost bytes: UInt64) -> Range<UInt64>? {
@@ -243,6 +255,28 @@ extension Mirror {
             text: "\(resync.copied) bytes copied; plex \(plex) is in sync")
         resync.last = Resync.Finished(plex: plex, copied: resync.copied, reason: copyReason(plex))
         resync.sweeps[Int(plex.value)] = Sweep()
+    }
+
+    /// - Returns: what is told to whoever ordered it.
+    mutating func obey(_ order: ResyncOrder) -> String {
+        let subject = "the resync of mirror \(record.name)"
+        switch order {
+        case .pause:
+            guard !resync.isPaused else { return "\(subject) is paused already" }
+            resync.isPaused = true
+            if isResyncNeeded { log(.resyncPaused, text: "by the user") }
+            return "\(subject) is paused until it is resumed or the server is started again"
+        case .resume:
+            guard resync.isPaused else { return "\(subject) is not paused" }
+            resync.isPaused = false
+            resync.isAnnounced = false
+            pumpResync()
+            return "\(subject) goes on"
+        case .limit(let rate):
+            resync.limit(to: rate, at: now.nanoseconds)
+            pumpResync()
+            return rate.map { "\(subject) copies at most \($0) bytes per second" } ?? "\(subject) has no limit"
+        }
     }
 
     // MARK: plexes that may differ

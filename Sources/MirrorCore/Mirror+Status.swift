@@ -14,6 +14,8 @@ package struct MirrorStatus: Sendable {
         package var etaSeconds: UInt64?
         package var isPaused: Bool
         package var reason: String
+        /// Bytes per second, by the user's order.
+        package var limit: UInt64?
         /// False: this is what the last one came to.
         package var isRunning = true
     }
@@ -64,13 +66,17 @@ extension Mirror {
         let target = slowest < PlexSet.capacity ? PlexIndex(slowest) : nil
         let total = min(UInt64(max(sweep.total, sweep.todo.population)) * tracking.regionBytes, record.dataBytes)
         let done = total - min(total, UInt64(sweep.todo.population) * tracking.regionBytes)
-        let rate = resync.bytesPerSecond
+        let rate = resync.isPaused ? 0 : resync.bytesPerSecond
         return MirrorStatus.ResyncStatus(
             plex: target, done: done, total: total, bytesPerSecond: rate,
-            etaSeconds: rate > 0 ? (total - done + rate - 1) / rate : nil, isPaused: resync.blockedAt != nil,
-            reason: target.map { "copies \(copyReason($0)) to plex \($0)" }
-                ?? "in-sync plexes may differ in the dirty regions, after an unclean stop or an error on all of them: these are copied from plex \(record.pinned?.description ?? "?")"
-        )
+            etaSeconds: rate > 0 ? (total - done + rate - 1) / rate : nil,
+            isPaused: resync.isPaused || resync.blockedAt != nil,
+            reason: target.map { plex in
+                let next = record[plex].replaces.map { ", which is to replace plex \($0)" } ?? ""
+                return "copies \(copyReason(plex)) to plex \(plex)\(next)"
+            }
+                ?? "in-sync plexes may differ in the dirty regions, after an unclean stop or an error on all of them: these are copied from plex \(record.pinned?.description ?? "?")",
+            limit: resync.limit)
     }
 
     private var lastResync: MirrorStatus.ResyncStatus? {
@@ -154,7 +160,9 @@ extension Mirror {
             status.state = .rebuilding
             status.reason = status.resync?.reason ?? "a plex is joining"
             status.action =
-                resync.blockedAt == nil ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks"
+                resync.isPaused
+                ? "let the resync go on: plexus resync \(name) --resume"
+                : resync.blockedAt == nil ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks"
         }
         if status.state == .healthy, working.count < 2, record.configured.count < 2 {
             status.reason = "one plex only: no redundancy"

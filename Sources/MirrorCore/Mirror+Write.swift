@@ -181,7 +181,8 @@ extension Mirror {
         let done = slots[index].progress[Int(plex.value)]
         return DiskOperation(
             tag: DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
-            plex: plex, kind: transfer.kind, isDurable: transfer.isDurable, buffer: slots[index].request.buffer,
+            plex: plex, kind: transfer.kind, isDurable: transfer.isDurable,
+            isSparse: slots[index].kind == .resyncWindow, buffer: slots[index].request.buffer,
             bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
             length: transfer.length - done, request: slots[index].request.id)
     }

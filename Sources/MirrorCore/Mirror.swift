@@ -213,6 +213,7 @@ package struct Mirror: ~Copyable {
         cleanIfIdle()
         recordCounters()
         pumpResync()
+        forgetReplaced()
         pumpEventLog()
     }
 }

@@ -75,4 +75,6 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case recoveringMissesWrites
     /// What was copied leaves the missed-write map without a flush (dm-integrity 118ba36).
     case checkpointWithoutFlush
+    /// A plex that is being replaced is forgotten while the new one is still being copied to.
+    case replacedTooEarly
 }

@@ -65,6 +65,12 @@ struct Resync {
     var isAnnounced = false
     /// Bytes copied since the announcement.
     var copied: UInt64 = 0
+    /// By the user's order: nothing is begun.
+    var isPaused = false
+    /// Bytes per second; nil: no limit. What may be begun now, and when that was last worked out.
+    private(set) var limit: UInt64?
+    private var allowance: Int64 = 0
+    private var allowanceAt: UInt64 = 0
     /// The last that was finished since the start.
     var last: Finished?
     /// Copied in the last whole second, and the running second's start.
@@ -114,6 +120,33 @@ struct Resync {
         sweeps[sweep].todo.insert(regions)
         sweeps[sweep].position = min(sweeps[sweep].position, UInt64(regions.lowerBound) * regionBytes)
     }
+
+    // MARK: limit
+
+    mutating func limit(to rate: UInt64?, at nanoseconds: UInt64) {
+        limit = rate
+        allowance = 0
+        allowanceAt = nanoseconds
+    }
+
+    /// So that a low limit does not mean a long stretch now and nothing for seconds.
+    var largestWindow: UInt64 {
+        guard let limit else { return .max }
+        return max(limit / 16 / Limits.blockBytes, 1) * Limits.blockBytes
+    }
+
+    /// A bucket that fills at the rate of the limit, for a quarter of a second at most: longer than the server's ticks.
+    mutating func mayCopy(at nanoseconds: UInt64) -> Bool {
+        guard let limit else { return true }
+        // 1 GiB/s for an hour are 3.9e12 bytes; times a rate in nanoseconds that would not fit an integer.
+        let grown = Double(limit) * Double(nanoseconds - allowanceAt) / 1e9
+        guard grown >= 1 else { return allowance > 0 }
+        allowanceAt = nanoseconds
+        allowance = min(allowance + Int64(min(grown, 1e15)), Int64(max(limit / 4, Limits.blockBytes)))
+        return allowance > 0
+    }
+
+    mutating func spend(_ bytes: UInt64) { if limit != nil { allowance -= Int64(bytes) } }
 
     mutating func count(_ bytes: UInt64, at nanoseconds: UInt64) {
         copied += bytes

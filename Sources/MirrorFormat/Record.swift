@@ -85,6 +85,8 @@ package struct Member: Sendable, Hashable, BitwiseCopyable {
     package var writeErrors: UInt64
     package var corrected: UInt64
     package var spared: UInt64
+    /// The plex that is forgotten as soon as this one is in sync.
+    package var replaces: PlexIndex?
 
     package init(uuid: PlexUUID, role: Role) {
         self.uuid = uuid
@@ -95,6 +97,7 @@ package struct Member: Sendable, Hashable, BitwiseCopyable {
         writeErrors = 0
         corrected = 0
         spared = 0
+        replaces = nil
     }
 
     package static let absent = Member(uuid: PlexUUID(.zero), role: .absent)

@@ -2,8 +2,8 @@ internal import Bytes
 
 /// Encoding and decoding of the 4 KiB described at `Superblock`.
 ///
-/// Member, 88 bytes: 16 plex UUID, 1 role, 1 missed-write map (255: none), 1 failed operation, 1 zero,
-/// 4 error number, 8 offset of the failure, 8 time of it, 8 zero, 8 read errors, 8 write errors,
+/// Member, 88 bytes: 16 plex UUID, 1 role, 1 missed-write map (255: none), 1 failed operation, 1 plex that it replaces
+/// (plus one; 0: none), 4 error number, 8 offset of the failure, 8 time of it, 8 zero, 8 read errors, 8 write errors,
 /// 8 corrected, 8 spared, 8 zero.
 ///
 /// Missed-write map of a member, 32 bytes: 8 id, 8 epoch, 8 last clear, 1 starts full (0 or 1), 7 zero.
@@ -75,6 +75,7 @@ extension Superblock {
             bytes.storeLittleEndian(member.role.rawValue, at: base + 16)
             bytes.storeLittleEndian(member.missedWriteMap?.slot ?? Self.noMap, at: base + 17)
             bytes.storeLittleEndian(member.cause.operation.rawValue, at: base + 18)
+            bytes.storeLittleEndian(member.replaces.map { $0.value + 1 } ?? 0, at: base + 19)
             bytes.storeLittleEndian(member.cause.errorNumber, at: base + 20)
             bytes.storeLittleEndian(member.cause.offset, at: base + 24)
             bytes.storeLittleEndian(member.cause.time, at: base + 32)
@@ -210,6 +211,11 @@ extension Superblock {
                 // The pages carry the number of one absence: the other plex would seem to have missed nothing.
                 throw .inconsistent("map of \(index)")
             }
+            let replaced = Int(bytes.loadLittleEndian(at: base + 19, as: UInt8.self))
+            guard replaced <= PlexSet.capacity, replaced != index + 1 else {
+                throw .inconsistent("member \(index) replaces \(replaced - 1)")
+            }
+            member.replaces = replaced == 0 ? nil : PlexIndex(replaced - 1)
             member.cause = FailureCause(
                 operation: operation, errorNumber: bytes.loadLittleEndian(at: base + 20),
                 offset: bytes.loadLittleEndian(at: base + 24), time: bytes.loadLittleEndian(at: base + 32))

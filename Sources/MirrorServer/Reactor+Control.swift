@@ -40,10 +40,20 @@ final class ControlConnection {
 struct PendingCommand {
     /// Key of the control connection, of the first reactor. Nil: the server itself, stopping.
     var asker: UInt64?
-    /// To be closed again if the command is refused; with the path that the plex had before.
-    var disk: (Disk, PlexIndex, oldPath: String?)?
+    /// To be closed again if the command is refused.
+    var disk: NewDisk?
     var mirror: Int
-    var stopsServer = false
+    /// A stop after which the disk is to be a plain one.
+    var dissolves = false
+
+    struct NewDisk {
+        var disk: Disk
+        var plex: PlexIndex
+        /// That the plex had before.
+        var oldPath: String?
+        /// A file that was made for this.
+        var isMade: Bool
+    }
 }
 
 extension Reactor {
@@ -126,7 +136,7 @@ extension Reactor {
         case .stop where request.mirror == nil:
             control.asksToStop = true
             respond(stopAll(), to: asker)
-        case .break, .join, .offline, .online, .stop:
+        case .break, .join, .add, .replace, .resync, .dissolve, .offline, .online, .stop:
             guard let name = request.mirror, let route = route(to: name) else {
                 respond(.failure(unknownMirror(request.mirror ?? "")), to: asker)
                 return
@@ -231,7 +241,8 @@ extension Reactor {
         }
         switch gathering.request.verb {
         case .events: answerEvents(gathering)
-        case .status, .resolve, .break, .join, .offline, .online, .stop: answerStatus(gathering)
+        case .status, .resolve, .break, .join, .add, .replace, .resync, .dissolve, .offline, .online, .stop:
+            answerStatus(gathering)
         }
     }
 

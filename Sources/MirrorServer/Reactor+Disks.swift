@@ -12,6 +12,8 @@ struct DiskJob {
         /// The operation itself.
         case main
         case punch, zeroRange, zeroWrite
+        /// A stretch of data, or of zeroes, of a write that is sparse.
+        case sparseData, sparseHole
         /// fdatasync behind it, where durability needs one.
         case sync
     }
@@ -22,6 +24,8 @@ struct DiskJob {
     var metadata: PooledBuffer?
     var zeroed: UInt64 = 0
     var moved: UInt64 = 0
+    /// Length of the hole that is being punched.
+    var hole: UInt64 = 0
     /// Monotonic nanoseconds.
     var begunAt: UInt64 = 0
 }
@@ -71,6 +75,7 @@ extension Reactor {
             case .release(let plex):
                 mirrors[index].disks[Int(plex.value)]?.stampIfBrokenOff()
                 if let disk = mirrors[index].disks[Int(plex.value)] {
+                    dissolve(index, disk)
                     group.giveUp(disk.path)
                     disk.shut()
                 }
@@ -87,7 +92,7 @@ extension Reactor {
         return unsafe memory
     }
 
-    private func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
+    func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
         if let metadata = job.metadata { return unsafe metadataPool.pointer(metadata) }
         let offset = Int(operation.bufferOffset)
         if let window = operation.buffer.windowIndex {
@@ -109,6 +114,7 @@ extension Reactor {
             return
         }
         switch operation.kind {
+        case .write where operation.isSparse: writeSparse(index, operation, disk)
         case .read, .write, .writeMetadata: prepareTransfer(index, operation, disk, mirror)
         case .flush: ring.prepareDataSync(disk.file, userData: UInt64(index))
         case .deallocate:
@@ -184,15 +190,16 @@ extension Reactor {
             if let failure { return completeOperation(index, .failed(failure)) }
             completeOperation(index, .transferred(operations[index].moved))
         case .punch, .zeroRange, .zeroWrite: zeroingCompleted(index, operation, disk, result, failure)
+        case .sparseData, .sparseHole: sparseCompleted(index, operation, disk, result, failure)
         }
     }
 
-    private mutating func startSync(_ index: Int, _ disk: DiskChannel) {
+    mutating func startSync(_ index: Int, _ disk: DiskChannel) {
         operations[index].step = .sync
         ring.prepareDataSync(disk.file, userData: UInt64(index))
     }
 
-    private mutating func completeOperation(_ index: Int, _ result: DiskResult) {
+    mutating func completeOperation(_ index: Int, _ result: DiskResult) {
         guard let operation = operations[index].operation else { return }
         let mirror = operations[index].mirror
         if let kind = IOMeter.Kind(operation.kind) {
@@ -241,7 +248,7 @@ extension Reactor {
             unsafe ring.prepareWrite(
                 disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count), offset: operation.offset + done,
                 isDurable: false, mayHang: disk.mayHang, userData: UInt64(index))
-        case .main, .sync: preconditionFailure("no zeroing")
+        case .main, .sync, .sparseData, .sparseHole: preconditionFailure("no zeroing")
         }
     }
 

@@ -21,6 +21,8 @@ struct ServedMirror: ~Copyable {
     /// What `plexus events` shows, oldest first.
     var events: [EventRecord]
     var isStopped = false
+    /// Who waits for its only disk to become a plain one.
+    var dissolver: UInt64?
     /// Was told of something since `endBatch`.
     var isInBatch = false
     /// Of what clients asked for.
@@ -98,7 +100,7 @@ struct ServedMirror: ~Copyable {
             StatusReport.Resync(
                 plex: $0.plex.map { Int($0.value) }, done: $0.done, total: $0.total,
                 bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason,
-                running: $0.isRunning)
+                limit: $0.limit, running: $0.isRunning)
         }
         report.queueDepth = mirror.requestsInFlight
         report.latency = StatusReport.Latency(
@@ -118,6 +120,7 @@ struct ServedMirror: ~Copyable {
             readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
             corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: 0)
         report.atRisk = plex.isAtRisk
+        report.replaces = plex.member.replaces.map { Int($0.value) }
         report.queueDepth = plex.operationsInFlight
         let meter = plexMeters[index]
         report.latency = StatusReport.Latency(

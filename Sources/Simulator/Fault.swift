@@ -8,6 +8,8 @@ package enum Fault: Int, CaseIterable, Sendable {
     case offline, breakOff, remove, join
     // Below: drawn from a stream of their own, so that seeds keep their meaning.
     case droppedWrite, misdirectedWrite, bitFlip, shrink, zombie, swappedPaths
+    // Counted only; whether a run has them is drawn from a third stream.
+    case replace, resyncOrder
 
     package var name: String { "\(self)" }
 }
@@ -112,7 +114,7 @@ struct Profile {
     /// Two thirds of all runs go without: where disks lie, less can be expected.
     mutating func addRareFaults(random: inout Random, disabled: [Fault]) {
         guard random.chance(330) else { return }
-        for index in Fault.droppedWrite.rawValue..<enabled.count { enabled[index] = random.chance(500) }
+        for index in Fault.droppedWrite.rawValue...Fault.swappedPaths.rawValue { enabled[index] = random.chance(500) }
         for fault in disabled { enabled[fault.rawValue] = false }
     }
 }

@@ -17,8 +17,9 @@ package struct Options: Sendable {
     /// For speed: skip the starts after this one.
     package var maximumStarts = Int.max
 
-    /// One in four runs tells the engine of several events before it ends the batch; false: none does.
-    package var mayHaveLongBatches = true
+    /// Some runs tell the engine of several events before they end the batch, some replace plexes and order the resync
+    /// about; false: none does, as when seeds below 1100001 were found.
+    package var hasAdditions = true
 
     package init(seed: UInt64, mutant: Mutant = .none) {
         self.seed = seed

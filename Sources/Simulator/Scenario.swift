@@ -67,6 +67,12 @@ struct Scenario {
                     simulation.work()
                 }),
             Scenario(
+                name: "replace", plexes: 3, prelude: { $0.begin([.remove(2)]) },
+                body: { simulation in
+                    simulation.together([.replace(0, disk: 2), .write(whole(0)), .write(whole(7))])
+                    simulation.work()
+                }),
+            Scenario(
                 name: "stop", prelude: { $0.begin([.write(whole(0))]) },
                 body: { simulation in
                     simulation.together([.write(whole(0)), .write(whole(5)), .flush, .read(whole(1)), .stop])

@@ -14,6 +14,8 @@ enum ScriptStep: Hashable {
     case vanish(Int)
     /// It is put back, and given to the mirror again.
     case comeBack(Int)
+    /// A new disk in a free place, to take the place of another; `Scenario` only.
+    case replace(Int, disk: Int)
     case breakOff(Int)
     case remove(Int)
     case takeOffline(Int)
@@ -52,7 +54,7 @@ enum ScriptStep: Hashable {
     var disk: Int? {
         switch self {
         case .failingWrite(_, let disk, _), .vanish(let disk), .comeBack(let disk), .breakOff(let disk),
-            .remove(let disk), .takeOffline(let disk):
+            .remove(let disk), .takeOffline(let disk), .replace(_, let disk):
             disk
         case .write, .forcedWrite, .zeroes, .trim, .flush, .read, .stop, .kill, .losePower: nil
         }
@@ -62,7 +64,7 @@ enum ScriptStep: Hashable {
         switch self {
         case .stop, .kill, .losePower: true
         case .write, .forcedWrite, .zeroes, .trim, .flush, .read, .failingWrite, .vanish, .comeBack, .breakOff, .remove,
-            .takeOffline:
+            .takeOffline, .replace:
             false
         }
     }
@@ -90,6 +92,7 @@ extension ScriptStep: CustomStringConvertible {
         case .failingWrite(let cells, let disk, let effect): "write \(cells) failing on \(disk) (\(effect))"
         case .vanish(let disk): "vanish \(disk)"
         case .comeBack(let disk): "return \(disk)"
+        case .replace(let plex, let disk): "replace \(plex) by \(disk)"
         case .breakOff(let disk): "break \(disk)"
         case .remove(let disk): "remove \(disk)"
         case .takeOffline(let disk): "offline \(disk)"

@@ -15,6 +15,9 @@ final class Server {
     var isOpenedInDoubt: Bool { !openFlushFailed.isEmpty && openedWith.isSubset(of: openFlushFailed) }
     /// The in-sync set of the last record seen on disk.
     var knownInSync = PlexSet.empty
+    /// Who was a plex, and whom it was to replace, when that was last looked at.
+    var members = PlexSet.empty
+    var replacing: [PlexIndex?] = []
     /// The highest that a leading disk showed.
     var knownEpoch: UInt64 = 0
 
@@ -68,7 +71,7 @@ struct Flight {
 
 /// A command and what is to be checked when it is answered.
 struct PendingCommand {
-    enum Kind { case breakOff, remove, takeOffline, join, stop }
+    enum Kind { case breakOff, remove, takeOffline, join, resync, stop }
     var id: UInt64
     var kind: Kind
     var plex: PlexIndex

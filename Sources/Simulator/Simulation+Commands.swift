@@ -6,6 +6,7 @@ extension Simulation {
     func commandTurn() {
         queue.add(.command, at: now + UInt64(random.below(profile.commandNanoseconds * 2)) * crawl + 1)
         guard isHostile, let server, !server.isStopping, !server.isReadOnly else { return }
+        if additions?.chance(60) ?? false { orderResync() }
         let plex = PlexIndex(random.below(disks.count))
         switch random.below(8) {
         case 0 where profile.has(.offline):
@@ -22,6 +23,13 @@ extension Simulation {
         case 7 where profile.has(.swappedPaths): joinInAnothersPlace()
         default: break
         }
+    }
+
+    private func orderResync() {
+        let orders: [ResyncOrder] = [.pause, .resume, .resume, .limit(1 << 20), .limit(nil)]
+        guard let drawn = additions?.below(orders.count) else { return }
+        count(.resyncOrder)
+        give(.resync, PlexIndex(0), .resync(orders[drawn]))
     }
 
     func give(
@@ -43,8 +51,11 @@ extension Simulation {
         give(.stop, PlexIndex(0), .stop)
     }
 
+    /// Neither a command of ours nor one of the engine's own is under way.
+    var isUncommanded: Bool { commands.isEmpty && !(server?.mirror.isCommanded ?? false) }
+
     func breakOff(_ plex: PlexIndex) {
-        let isExact = commands.isEmpty && (server?.mirror.isOpen ?? false)
+        let isExact = isUncommanded && (server?.mirror.isOpen ?? false)
         let awaited = outstanding.filter { [.write, .zeroes, .trim].contains(requests[$0].request.kind) }
         let cut = oracle.clock
         give(.breakOff, plex, .breakOff(plex, name: "copy")) { pending in
@@ -70,7 +81,7 @@ extension Simulation {
     /// A disk that is present and not in use is given back to the mirror.
     func joinSomeone() {
         // What the driver reads from a disk holds only while no other command can change it.
-        guard let server, commands.isEmpty else { return }
+        guard let server, isUncommanded else { return }
         let candidates = disks.indices.filter { disks[$0].returnsAt <= now && mayJoin($0, server) }
         guard let disk = random.pick(candidates) else { return }
         join(disk)
@@ -84,7 +95,8 @@ extension Simulation {
             && (head.record.generation != record.generation || head.record.epoch <= record.epoch)
     }
 
-    func join(_ disk: Int) {
+    /// - Parameter replaced: the plex whose place it is to take; nil: drawn.
+    func join(_ disk: Int, replacing replaced: PlexIndex? = nil) {
         guard let server else { return }
         count(.join)
         let plex = PlexIndex(disk)
@@ -110,12 +122,23 @@ extension Simulation {
         let attachment = Attachment(
             uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis,
             copies: disks[disk].superblockCopies)
-        give(.join, plex, .join(plex, attachment)) { $0.isExact = isFree }
+        let successorOf = replaced ?? drawReplaced(by: plex, server)
+        give(.join, plex, .join(plex, attachment, replacing: successorOf)) { $0.isExact = isFree }
+    }
+
+    /// A disk in a free place may be there to replace another one.
+    private func drawReplaced(by plex: PlexIndex, _ server: Server) -> PlexIndex? {
+        let record = server.mirror.record
+        guard isHostile, record[plex].role == .absent, additions?.chance(500) ?? false else { return nil }
+        let others = Array(record.configured.members)
+        guard !others.isEmpty, let drawn = additions?.below(others.count) else { return nil }
+        count(.replace)
+        return others[drawn]
     }
 
     /// Two disks' paths were swapped, or a hand slipped: a disk is given in another's place.
     private func joinInAnothersPlace() {
-        guard let server, commands.isEmpty else { return }
+        guard let server, isUncommanded else { return }
         let free = disks.indices.filter { server.disks[$0] == nil && disks[$0].returnsAt <= now }
         let record = server.mirror.record
         let strays = free.filter { disk in
@@ -140,6 +163,7 @@ extension Simulation {
     // MARK: answers
 
     func answered(_ id: UInt64, _ answer: Answer) {
+        if CommandID(id) == .own { return note("answer to its own order: \(answer)") }
         guard let server, let position = commands.firstIndex(where: { $0.id == id }) else {
             return fail("R16", "command \(id) is answered twice")
         }
@@ -160,8 +184,23 @@ extension Simulation {
         case .breakOff:
             if isDone { checkCopy(command) }
         case .stop: stopAnswer = isDone
-        case .remove, .takeOffline: break
+        case .remove, .takeOffline, .resync: break
         }
+    }
+
+    /// A plex goes by the engine's own order only when the one that replaces it is in sync and on record as such.
+    func checkReplaced(_ server: Server) {
+        guard additions != nil else { return }
+        let record = server.mirror.record
+        let gone = server.members.subtracting(record.configured)
+        for plex in gone.members where !commands.contains(where: { $0.kind == .remove && $0.plex == plex }) {
+            let successor = record.inSync.members.first { server.replacing[Int($0.value)] == plex }
+            let disk = successor.flatMap { server.disks[Int($0.value)] }
+            if let successor, let disk, disks[disk].head?.record.inSync.contains(successor) ?? false { continue }
+            fail("R10", "plex \(plex) is forgotten before another one has taken its place")
+        }
+        server.members = record.configured
+        server.replacing = record.members.map(\.replaces)
     }
 
     /// A disk is taken only in its own place, and not while a write that was given up may still land on it.

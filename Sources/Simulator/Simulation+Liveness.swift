@@ -53,7 +53,7 @@ extension Simulation {
     private func turnHealthy() -> Bool {
         let deadline = now + 300_000_000_000
         while violation == nil, !isOutOfSteps, let server {
-            if server.mirror.isOpen, commands.isEmpty {
+            if server.mirror.isOpen, isUncommanded {
                 for disk in disks.indices where server.disks[disk] == nil { join(disk) }
                 if server.mirror.status().state == .healthy, server.mirror.record.inSync.count == disks.count {
                     return true

@@ -22,6 +22,9 @@ extension Simulation {
         case .write, .forcedWrite, .zeroes, .trim, .flush, .read, .stop, .kill, .losePower: return true
         case .failingWrite(_, let disk, _), .vanish(let disk): return server.disks[disk] != nil && !disks[disk].isGone
         case .comeBack(let disk): return disks[disk].isGone || server.disks[disk] == nil
+        case .replace(let plex, let disk):
+            return server.disks[disk] == nil && server.mirror.record[PlexIndex(disk)].role == .absent
+                && server.mirror.record[PlexIndex(plex)].role != .absent
         case .breakOff(let disk), .remove(let disk), .takeOffline(let disk):
             return server.mirror.record[PlexIndex(disk)].role != .absent
         }
@@ -40,6 +43,7 @@ extension Simulation {
             issue(.write, cells: cells, isForced: false)
         case .vanish(let disk): disks[disk].isGone = true
         case .comeBack(let disk): comeBack(disk)
+        case .replace(let plex, let disk): join(disk, replacing: PlexIndex(plex))
         case .breakOff(let disk): breakOff(PlexIndex(disk))
         case .remove(let disk): give(.remove, PlexIndex(disk), .remove(PlexIndex(disk)))
         case .takeOffline(let disk): give(.takeOffline, PlexIndex(disk), .takeOffline(PlexIndex(disk)))

@@ -12,6 +12,8 @@ package final class Simulation {
     /// Apart from the other: a seed means the same with and without long batches.
     private var batches: Random
     private let hasLongBatches: Bool
+    /// Draws what later versions of the engine can do; nil: nothing of it is done.
+    var additions: Random?
     var profile: Profile
     var limits: Limits
     let layout: Layout
@@ -68,7 +70,9 @@ package final class Simulation {
         self.options = options
         random = Random(seed: options.seed)
         batches = Random(seed: options.seed ^ 0xBA7C4)
-        hasLongBatches = batches.chance(250) && options.mayHaveLongBatches
+        hasLongBatches = batches.chance(250) && options.hasAdditions
+        var additions = Random(seed: options.seed ^ 0xADD5)
+        self.additions = options.hasAdditions && additions.chance(400) ? additions : nil
         profile = Profile(random: &random, disabled: options.disabled)
         var rare = Random(seed: options.seed ^ 0x5EED)
         profile.addRareFaults(random: &rare, disabled: options.disabled)
@@ -203,6 +207,7 @@ package final class Simulation {
     func handle(_ event: Event, _ server: Server) {
         server.mirror.handle(event, now: instant)
         if isEndOfBatch(event) { server.mirror.endBatch(now: instant) }
+        checkReplaced(server)
         pump(server)
     }
 

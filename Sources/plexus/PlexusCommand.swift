@@ -13,7 +13,8 @@ struct PlexusCommand: ParsableCommand {
             """,
         version: plexusVersion,
         subcommands: [
-            Create.self, Serve.self, Status.self, Top.self, Examine.self, Break.self, Join.self, Resolve.self,
-            Offline.self, Online.self, Wait.self, Stop.self, Events.self,
+            Create.self, Serve.self, Status.self, Top.self, Examine.self, Add.self, Replace.self,
+            Break.self, Join.self, Resolve.self, Offline.self, Online.self, Resync.self, Wait.self, Stop.self,
+            Dissolve.self, Events.self,
         ])
 }

@@ -96,7 +96,8 @@ struct StatusScreen {
         let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: 20 - filled)
         let eta = resync.etaSeconds.map { ", \($0) s left" } ?? ""
         let target = resync.plex.map { " to plex \($0)" } ?? ""
-        let pace = resync.paused ? ", waiting" : ", \(ByteSize.text(resync.bytesPerSecond))/s\(eta)"
+        let limit = resync.limit.map { ", at most \(ByteSize.text($0))/s" } ?? ""
+        let pace = resync.paused ? ", paused" : ", \(ByteSize.text(resync.bytesPerSecond))/s\(eta)\(limit)"
         return "[\(bar)] \(Int(part * 100)) %\(target)\(pace); \(resync.reason)"
     }
 

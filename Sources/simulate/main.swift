@@ -30,8 +30,8 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Make the failing run smaller and print it (with --seed).")
     var shrink = false
 
-    @Flag(help: "No batches of several events (with --seed): what seeds below 1100001 meant when they were found.")
-    var single = false
+    @Flag(help: "Without batches and replacements (with --seed): what seeds below 1100001 meant when they were found.")
+    var classic = false
 
     @Flag(help: "Every script of a few steps, every crash, every state it may leave.")
     var exhaustive = false
@@ -95,7 +95,7 @@ struct Simulate: ParsableCommand {
     private func replay(_ seed: UInt64, _ mutant: Mutant) throws {
         var options = Options(seed: seed, mutant: mutant)
         options.isTraced = trace
-        options.mayHaveLongBatches = !single
+        options.hasAdditions = !classic
         TrapReport.name("seed \(seed)")
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }

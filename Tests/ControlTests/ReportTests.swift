@@ -39,12 +39,14 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         mirror.clients = 1
         mirror.bitmap = StatusReport.Bitmap(regionSize: 1 << 20, regions: 1024, dirty: 3)
         mirror.resync = StatusReport.Resync(
-            plex: 1, done: 10, total: 20, bytesPerSecond: 30, etaSeconds: 40, paused: true, reason: "it was joined")
+            plex: 1, done: 10, total: 20, bytesPerSecond: 30, etaSeconds: 40, paused: true, reason: "it was joined",
+            limit: 50)
         var broken = plex(1, disk: "/srv/b.img", state: "failed", reason: "write error EIO at 4096", io: "buffered")
         broken.atRisk = true
         broken.badRanges = [[4096, 8192]]
         broken.missedBytes = 1 << 20
         broken.queueDepth = 2
+        broken.replaces = 0
         mirror.queueDepth = 3
         mirror.plexes = [plex(0, disk: "/srv/a.img", state: "in-sync", reason: nil, io: "direct"), broken]
         return mirror
@@ -57,13 +59,13 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "bitmap":{"dirty":3,"regionSize":1048576,"regions":1024},"clients":1,"epoch":12,\
                 "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","latency":null,"name":"data","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"disk":"/srv/a.img","index":0,"io":"direct",\
-                "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"in-sync",\
+                "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"in-sync",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
                 {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"disk":"/srv/b.img","index":1,"io":"buffered",\
-                "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","spared":4,"sparesFree":5,"state":"failed",\
+                "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","replaces":0,"spared":4,"sparesFree":5,"state":"failed",\
                 "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"queueDepth":3,"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
-                "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"paused":true,"plex":1,\
+                "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"limit":50,"paused":true,"plex":1,\
                 "reason":"it was joined","running":true,"total":20},"scrub":null,"size":1073741824,"state":"degraded",\
                 "uuid":"0f0e0d0c-0b0a-0908-0706-050403020100"}],"server":{"pid":4711,"version":"0.1.0"},"version":1}
                 """)
@@ -76,7 +78,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             try encode(report([mirror])) == """
                 {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","latency":null,"name":"m","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"latency":null,"missedBytes":null,\
-                "queueDepth":null,"readErrors":1,"reason":null,"spared":4,"sparesFree":5,"state":"missing",\
+                "queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"missing",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"queueDepth":null,"readOnly":false,"reason":null,\
                 "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
                 "server":{"pid":4711,"version":"0.1.0"},"version":1}
@@ -86,7 +88,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             plex: nil, done: 0, total: 0, bytesPerSecond: 0, etaSeconds: nil, paused: false, reason: "")
         #expect(
             try encode(mirror.resync) == """
-                {"bytesPerSecond":0,"done":0,"etaSeconds":null,"paused":false,"plex":null,"reason":"","running":true,"total":0}
+                {"bytesPerSecond":0,"done":0,"etaSeconds":null,"limit":null,"paused":false,"plex":null,"reason":"","running":true,"total":0}
                 """)
     }
 
@@ -122,7 +124,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             encoded.subtracting(documented) == [
                 "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
                 "mirrors.plexes.missedBytes", "mirrors.queueDepth", "mirrors.latency", "mirrors.plexes.queueDepth",
-                "mirrors.plexes.latency",
+                "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.resync.limit",
             ])
     }
 

@@ -138,7 +138,7 @@ final class MirrorBench {
     @discardableResult
     func command(_ command: Command) -> UInt64 {
         defer { nextCommand += 1 }
-        if case .join(let plex, let attachment) = command { insert(Int(plex.value), attachment) }
+        if case .join(let plex, let attachment, _) = command { insert(Int(plex.value), attachment) }
         handle(.command(CommandID(nextCommand), command))
         return nextCommand
     }

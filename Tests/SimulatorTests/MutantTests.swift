@@ -29,5 +29,6 @@ struct MutantTests {
         .joinForgetsOwnChanges: 131,
         .noGenerationIfDegraded: 1047,
         .badPageIsClean: 209,
+        .replacedTooEarly: 49,
     ]
 }

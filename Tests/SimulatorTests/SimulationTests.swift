@@ -111,8 +111,8 @@ struct SimulationTests {
     ])
     func seedThatOnceFailedPasses(seed: UInt64) {
         var options = Options(seed: seed)
-        // All of these were found before there were batches.
-        options.mayHaveLongBatches = false
+        // All of these were found before there were batches and replacements.
+        options.hasAdditions = false
         #expect(Simulation.run(options).violation == nil)
     }
 }

@@ -1,0 +1,172 @@
+import MirrorFormat
+import Testing
+
+@testable import MirrorCore
+
+/// A new plex takes the place of another one.
+@Suite struct MirrorReplaceTests {
+    private func replace(_ plex: Int, by new: Int, in bench: MirrorBench) throws -> UInt64 {
+        bench.command(.join(PlexIndex(new), try newDisk(), replacing: PlexIndex(plex)))
+    }
+
+    @Test func oldPlexServesUntilTheNewOneIsInSyncOnRecord() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        let id = try replace(0, by: 2, in: bench)
+        bench.settle(holding: { $0.kind == .flush })
+        #expect(bench.answers[id]?.isDone == true && bench.recorded(0)?[PlexIndex(2)].replaces == PlexIndex(0))
+        // All is copied, but nothing says yet that it stays: all three get writes, two are good.
+        bench.send(1, .write, 0)
+        #expect(Set(bench.waiting(.write).map(\.plex)) == [0, 1, 2])
+        bench.settle(holding: { $0.kind == .flush })
+        #expect(bench.recorded(1)?.inSync == set(0, 1) && bench.released.isEmpty)
+        bench.clearTrace()
+        bench.settle()
+        // First the record with three good plexes, then the one without the old.
+        #expect(bench.record.configured == set(1, 2) && bench.record.inSync == set(1, 2))
+        #expect(bench.record[PlexIndex(2)].replaces == nil && bench.released == [PlexIndex(0)])
+        #expect(bench.record.history.first?.inSync == set(0, 1, 2) && bench.record.history.first?.reason == .removed)
+        guard case .none = bench.scan(0) else {
+            Issue.record("the replaced disk still says that it is a plex")
+            return
+        }
+        #expect(bench.status().state == .healthy)
+    }
+
+    @Test func failedPlexIsReplacedToo() throws {
+        let bench = try MirrorBench(freshRecord([.inSync, .failed]), present: set(0))
+        _ = try replace(1, by: 2, in: bench)
+        bench.settle()
+        #expect(bench.record.configured == set(0, 2) && bench.record.inSync == set(0, 2))
+        #expect(bench.status().state == .healthy)
+    }
+
+    @Test func orderSurvivesARestartInBetween() throws {
+        let bench = try MirrorBench()
+        _ = try replace(0, by: 2, in: bench)
+        bench.settle(holding: { $0.kind == .flush })
+        let restarted = MirrorBench(
+            try #require(assemble(bench.foundPlexes()).assembly), seed: bench.nextSeed())
+        restarted.settle()
+        for _ in 0..<3 where restarted.record.configured != set(1, 2) {
+            restarted.tick()
+            restarted.settle()
+        }
+        #expect(restarted.record.configured == set(1, 2) && restarted.record.inSync == set(1, 2))
+    }
+
+    @Test func newPlexThatFailsLeavesTheOldOneWhereItIs() throws {
+        let bench = try MirrorBench()
+        _ = try replace(0, by: 2, in: bench)
+        bench.settle(failing: { $0.plex == 2 && $0.kind == .write ? DiskFailure(kind: .media, errorNumber: 5) : nil })
+        for _ in 0..<3 {
+            bench.tick()
+            bench.settle()
+        }
+        #expect(bench.record.inSync == set(0, 1) && bench.record[PlexIndex(2)].role == .failed)
+        // Given up: nothing remembers it, and another may be tried.
+        bench.command(.remove(PlexIndex(2)))
+        bench.settle()
+        _ = try replace(0, by: 3, in: bench)
+        bench.settle()
+        #expect(bench.record.configured == set(1, 3))
+    }
+
+    @Test func onePlexIsReplacedByOneOnly() throws {
+        let bench = try MirrorBench()
+        _ = try replace(0, by: 2, in: bench)
+        bench.settle(holding: { $0.kind == .flush })
+        let second = bench.command(
+            .join(
+                PlexIndex(3),
+                Attachment(uuid: plexUUID(7), layout: try Disk.layout(), sequence: 0, basis: .everything("new")),
+                replacing: PlexIndex(0)))
+        let nobody = bench.command(.join(PlexIndex(4), try newDisk(plexUUID(6)), replacing: PlexIndex(5)))
+        #expect(bench.answers[second]?.isRefused == true && bench.answers[nobody]?.isRefused == true)
+        #expect(bench.record.configured == set(0, 1, 2))
+    }
+
+    @Test func removingTheOldPlexByHandEndsTheReplacement() throws {
+        let bench = try MirrorBench()
+        _ = try replace(0, by: 2, in: bench)
+        bench.settle(holding: { $0.kind == .flush })
+        bench.command(.remove(PlexIndex(0)))
+        bench.settle()
+        #expect(bench.record.configured == set(1, 2) && bench.record[PlexIndex(2)].replaces == nil)
+        // A third that takes the free place later is nobody's victim.
+        bench.command(.join(PlexIndex(0), try newDisk(plexUUID(5))))
+        bench.settle()
+        bench.tick()
+        bench.settle()
+        #expect(bench.record.inSync == set(0, 1, 2))
+    }
+}
+
+/// Pausing and slowing down what is copied in the background.
+@Suite struct ResyncOrderTests {
+    private func joining() throws -> MirrorBench {
+        let bench = try MirrorBench(freshRecord([.inSync, .failed]), present: set(0))
+        bench.dirty()
+        bench.clearTrace()
+        return bench
+    }
+
+    @Test func pausedResyncBeginsNothingAndResumesWhereItWas() throws {
+        let bench = try joining()
+        bench.command(.resync(.pause))
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle()
+        for _ in 0..<3 {
+            bench.tick()
+            bench.settle()
+        }
+        #expect(bench.submitted(.read).isEmpty && bench.status().resync?.isPaused == true)
+        #expect(bench.recorded(1)?[PlexIndex(1)].role == .recovering)
+        // Writes go to both all the same.
+        bench.send(1, .write, 0)
+        #expect(Set(bench.waiting(.write).map(\.plex)) == [0, 1])
+        bench.settle()
+        let id = bench.command(.resync(.resume))
+        bench.settle()
+        #expect(bench.answers[id]?.isDone == true && bench.record.inSync == set(0, 1))
+    }
+
+    @Test func limitHoldsOverSeconds() throws {
+        let bench = try joining()
+        // The data are 4 MiB: at 1 MiB per second not less than three seconds, and not much more than four.
+        bench.command(.resync(.limit(1 << 20)))
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle()
+        var ticks = 0
+        while bench.record.inSync != set(0, 1), ticks < 100 {
+            bench.tick()
+            bench.settle()
+            ticks += 1
+        }
+        #expect((30...55).contains(ticks), "\(ticks) ticks of 100 ms")
+        #expect(bench.submitted(.read).allSatisfy { $0.length <= 1 << 16 })
+    }
+
+    @Test func limitIsLifted() throws {
+        let bench = try joining()
+        bench.command(.resync(.limit(4096)))
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle()
+        bench.tick()
+        bench.settle()
+        #expect(bench.record.inSync == set(0) && bench.status().resync?.limit == 4096)
+        bench.command(.resync(.limit(nil)))
+        bench.settle()
+        #expect(bench.record.inSync == set(0, 1))
+    }
+
+    @Test func onlyWindowsOfTheResyncMayBecomeHoles() throws {
+        let bench = try joining()
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle(holding: { $0.kind == .write })
+        #expect(!bench.pending.isEmpty && bench.pending.allSatisfy { $0.kind == .write && $0.isSparse })
+        bench.settle()
+        bench.send(1, .write, 3 << 20)
+        #expect(bench.pending.count == 2 && bench.pending.allSatisfy { $0.kind == .write && !$0.isSparse })
+    }
+}
