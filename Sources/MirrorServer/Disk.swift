@@ -213,6 +213,12 @@ struct Disk {
         if claim >= 0 { close(claim) }
     }
 
+    /// The same after its file was made longer.
+    func resized(to bytes: UInt64) -> Disk {
+        Disk(
+            path: path, channel: channel, bytes: bytes, isDirect: isDirect, identity: identity, claim: claim)
+    }
+
     // MARK: synchronous access, for start-up and commands
 
     /// Reads whole 4 KiB blocks.

@@ -12,6 +12,8 @@ package struct MirrorFormatter {
     package var regionBytes: UInt64?
     package var spareBytes: UInt64?
     package var force = false
+    /// The first disk's data become the mirror's; the others are copied to when it is served.
+    package var keepsFirst = false
 
     package init(name: String, disks: [String]) {
         self.name = name
@@ -22,6 +24,8 @@ package struct MirrorFormatter {
     package struct Plan: Sendable {
         package var path: String
         package var isNew: Bool
+        /// Its data stay; so long it was before.
+        package var keptBytes: UInt64?
         package var diskBytes: UInt64
         package var dataBytes: UInt64
         package var regionBytes: UInt64
@@ -40,7 +44,7 @@ package struct MirrorFormatter {
     /// - Parameter writes: false for `--plan`: every check, no write.
     package func run(writes: Bool) throws(DiskError) -> Outcome {
         try checkName()
-        guard disks.count >= 2 else { throw DiskError("a mirror needs at least two disks") }
+        guard disks.count >= (keepsFirst ? 1 : 2) else { throw DiskError("a mirror needs at least two disks") }
         guard disks.count <= PlexSet.capacity else {
             throw DiskError("a mirror has at most \(PlexSet.capacity) plexes")
         }
@@ -53,15 +57,18 @@ package struct MirrorFormatter {
             open[path] = try Disk.open(path, .readWrite)
         }
         let overwritten = try checkContents(open)
-        let dataBytes = try chooseSize(open)
+        let dataBytes = try keepsFirst ? sizeOfKept(open) : chooseSize(open)
         let plans = try plan(open, dataBytes: dataBytes, overwritten: overwritten)
-        guard writes else { return Outcome(uuid: "", plans: plans, needsResync: !existing.isEmpty) }
+        let needsResync = keepsFirst ? disks.count > 1 : !existing.isEmpty
+        guard writes else { return Outcome(uuid: "", plans: plans, needsResync: needsResync) }
         let created = try createMissing(plans, into: &open)
         do throws(DiskError) {
-            let uuid = try write(plans, open, isClean: existing.isEmpty)
-            return Outcome(uuid: uuid, plans: plans, needsResync: !existing.isEmpty)
+            if keepsFirst { try makeRoom(plans[0], &open) }
+            let uuid = try write(plans, open, isClean: keepsFirst || existing.isEmpty)
+            return Outcome(uuid: uuid, plans: plans, needsResync: needsResync)
         } catch {
             for path in created { unsafe unlink(path) }
+            if keepsFirst, let first = open[disks[0]] { Self.giveBackRoom(first, plans[0]) }
             throw error
         }
     }
@@ -101,7 +108,12 @@ package struct MirrorFormatter {
             case .found(let superblock): found[path] = "plex of mirror \(superblock.record.name)"
             case .damaged: found[path] = "damaged Plexus metadata"
             case .futureFormat, .unknownFeature, .forked: found[path] = "Plexus metadata of another version"
-            case .none: if let signature = try Signature.find(on: disk) { found[path] = signature }
+            case .none:
+                if !isKept(path), let signature = try Signature.find(on: disk) { found[path] = signature }
+            }
+            if isKept(path), let what = found[path] {
+                throw DiskError(
+                    "\(path): is a \(what) already; serve it, or make it a plain disk again with plexus dissolve")
             }
             if let what = found[path], !force {
                 throw DiskError("\(path): holds \(what); its contents would be lost. To overwrite it: --force")
@@ -139,17 +151,25 @@ package struct MirrorFormatter {
         return sizeBytes
     }
 
+    private func isKept(_ path: String) -> Bool { keepsFirst && path == disks[0] }
+
     private func plan(
         _ open: [String: Disk], dataBytes: UInt64, overwritten: [String: String]
     ) throws(DiskError) -> [Plan] {
         var plans: [Plan] = []
         for path in disks {
             let diskBytes: UInt64
-            if let disk = open[path] { diskBytes = disk.bytes } else { diskBytes = try newFileBytes(dataBytes) }
+            if let disk = open[path] {
+                let isToGrow = isKept(path) && !disk.isBlockDevice
+                diskBytes = isToGrow ? max(disk.bytes, try newFileBytes(dataBytes)) : disk.bytes
+            } else {
+                diskBytes = try newFileBytes(dataBytes)
+            }
             let layout = try layout(path, diskBytes: diskBytes, dataBytes: dataBytes)
             plans.append(
                 Plan(
-                    path: path, isNew: open[path] == nil, diskBytes: diskBytes, dataBytes: dataBytes,
+                    path: path, isNew: open[path] == nil, keptBytes: isKept(path) ? open[path]?.bytes : nil,
+                    diskBytes: diskBytes, dataBytes: dataBytes,
                     regionBytes: layout.regionBytes, overwrites: overwritten[path],
                     areas: layout.areas.map { ("\($0.kind)", $0.offset, $0.length) }))
         }
@@ -217,7 +237,10 @@ package struct MirrorFormatter {
     private func write(_ plans: [Plan], _ open: [String: Disk], isClean: Bool) throws(DiskError) -> String {
         var entropy = systemEntropy()
         let time = wallClock()
-        let members = plans.map { _ in Member(uuid: PlexUUID(entropy.nextUUID()), role: .inSync) }
+        let members = plans.map {
+            let isBehind = keepsFirst && !isKept($0.path)
+            return Member(uuid: PlexUUID(entropy.nextUUID()), role: isBehind ? .recovering : .inSync)
+        }
         let first = plans[0]
         var record = Record(
             mirror: MirrorUUID(entropy.nextUUID()), name: name, dataBytes: first.dataBytes,

@@ -8,14 +8,18 @@ struct Create: ParsableCommand {
         discussion: """
             Data lies at offset 0 of each disk, Plexus' own area at its end. Files that do not exist are created
             sparse when --size is given. Disks that hold data are refused. New files are equal from the start;
-            disks that existed are made equal when the mirror is first served.
+            disks that existed are made equal when the mirror is first served. With --from one disk keeps its data, which
+            become the mirror's; the others are copied to when it is served.
             """)
 
     @Argument(help: "The mirror's name, also the name of its NBD export.")
     var name: String
 
-    @Argument(help: "Two to eight files or block devices.")
-    var disks: [String]
+    @Argument(help: "Two to eight files or block devices, that of --from not among them.")
+    var disks: [String] = []
+
+    @Option(help: "A disk with data, which stay where they are. A file is made longer by what Plexus needs.")
+    var from: String?
 
     @Option(help: "Size of the mirror, such as 64M or 10G. Default: as large as the smallest disk allows.")
     var size: ByteSize?
@@ -37,7 +41,8 @@ struct Create: ParsableCommand {
 
     func run() throws {
         try reporting {
-            var formatter = MirrorFormatter(name: name, disks: disks.map(absolute))
+            var formatter = MirrorFormatter(name: name, disks: ((from.map { [$0] } ?? []) + disks).map(absolute))
+            formatter.keepsFirst = from != nil
             formatter.sizeBytes = size?.bytes
             formatter.regionBytes = region?.bytes
             formatter.spareBytes = spares?.bytes
@@ -50,14 +55,20 @@ struct Create: ParsableCommand {
     private func tell(_ outcome: MirrorFormatter.Outcome) {
         for one in outcome.plans {
             let verb = plan ? "would be" : "is"
-            let what = one.isNew ? "a new sparse file" : "an existing disk"
+            let what = one.isNew ? "a new sparse file" : one.keptBytes != nil ? "a disk with data" : "an existing disk"
             print("\(one.path) \(verb) plex of \(name): \(what) of \(one.diskBytes) bytes, data 0 to \(one.dataBytes)")
             if let old = one.overwrites { print("  \(plan ? "would overwrite" : "overwrote") \(old)") }
             if plan { for area in one.areas { print("  \(area.name): \(area.length) bytes at \(area.offset)") } }
         }
         guard !plan else { return }
         print("mirror \(name) (\(outcome.uuid)): \(ByteSize.text(outcome.plans[0].dataBytes))")
-        if outcome.needsResync { print("the disks are made equal when it is first served; that copies all of plex 0") }
+        if let kept = outcome.plans.first(where: { $0.keptBytes != nil }) {
+            print(
+                "the data of \(kept.path) are its contents\(outcome.needsResync ? "; they are copied when it is served" : "")"
+            )
+        } else if outcome.needsResync {
+            print("the disks are made equal when it is first served; that copies all of plex 0")
+        }
         print("next: plexus serve \(outcome.plans.map(\.path).joined(separator: " "))")
     }
 

@@ -1,0 +1,94 @@
+internal import Glibc
+internal import MirrorFormat
+
+/// `create --from`: a disk whose data stay where they are, at offset 0, byte for byte.
+///
+/// A file is made longer, and all that was in it becomes the mirror: nothing in it has to move, not even a partition table
+/// that keeps a copy of itself at the end. A device can't be made longer: what is on it must end before the metadata begin.
+extension MirrorFormatter {
+    /// How large the mirror is to be.
+    func sizeOfKept(_ open: [String: Disk]) throws(DiskError) -> UInt64 {
+        guard let disk = open[disks[0]] else {
+            throw DiskError("\(disks[0]): does not exist; --from wants a disk with data")
+        }
+        let size = try disk.isBlockDevice ? sizeOnDevice(disk) : sizeInFile(disk)
+        for path in disks.dropFirst() {
+            guard let other = open[path] else { continue }
+            let capacity =
+                Layout.capacity(ofDisk: other.bytes, regionBytes: regionBytes, spareBytes: spareBytes) ?? 0
+            guard capacity >= size else {
+                throw DiskError(
+                    "\(path): is too small: it can carry \(capacity) bytes beside the metadata, the data of \(disk.path) are \(size)"
+                )
+            }
+        }
+        return size
+    }
+
+    private func sizeInFile(_ disk: Disk) throws(DiskError) -> UInt64 {
+        let whole = (disk.bytes + Layout.blockBytes - 1) & ~(Layout.blockBytes - 1)
+        guard whole >= Layout.minimumDataBytes else {
+            throw DiskError("\(disk.path): has \(disk.bytes) bytes; a mirror has at least 1 MiB")
+        }
+        guard let sizeBytes else { return whole }
+        try checkSize(sizeBytes)
+        guard sizeBytes >= disk.bytes else {
+            throw DiskError("--size \(sizeBytes): \(disk.path) has \(disk.bytes) bytes, and all of them are kept")
+        }
+        return sizeBytes
+    }
+
+    private func sizeOnDevice(_ disk: Disk) throws(DiskError) -> UInt64 {
+        let capacity = Layout.capacity(ofDisk: disk.bytes, regionBytes: regionBytes, spareBytes: spareBytes)
+        guard let capacity else { throw DiskError("\(disk.path): is too small for data and metadata") }
+        let contents = try Contents.find(on: disk)
+        if let contents, contents.endBytes > capacity {
+            throw DiskError(
+                "\(disk.path): holds \(contents.name) that reaches to byte \(contents.endBytes); the metadata begin at \(capacity): \(contents.endBytes - capacity) bytes are missing. Shrink what is on it, or copy it to a larger disk first"
+            )
+        }
+        guard let sizeBytes else {
+            guard contents != nil else {
+                throw DiskError(
+                    "\(disk.path): nothing on it says how far its data reach; say so with --size, at most \(capacity)")
+            }
+            return capacity
+        }
+        try checkSize(sizeBytes)
+        guard sizeBytes <= capacity else {
+            throw DiskError(
+                "\(disk.path): can carry \(capacity) bytes beside the metadata, less than --size \(sizeBytes)")
+        }
+        if let contents, contents.endBytes > sizeBytes { throw tooSmall(disk, sizeBytes, contents.endBytes) }
+        return sizeBytes
+    }
+
+    private func checkSize(_ bytes: UInt64) throws(DiskError) {
+        guard bytes % Layout.blockBytes == 0, bytes >= Layout.minimumDataBytes else {
+            throw DiskError("--size \(bytes): must be a multiple of 4096 and at least 1 MiB")
+        }
+    }
+
+    private func tooSmall(_ disk: Disk, _ size: UInt64, _ needed: UInt64) -> DiskError {
+        DiskError("--size \(size): the data on \(disk.path) reach to byte \(needed), \(needed - size) bytes more")
+    }
+
+    /// Makes the kept file longer; the metadata go behind its data.
+    func makeRoom(_ plan: Plan, _ open: inout [String: Disk]) throws(DiskError) {
+        guard let disk = open[plan.path], disk.bytes < plan.diskBytes else { return }
+        let tail = plan.areas.map(\.offset).min() ?? plan.dataBytes
+        var number = ftruncate(disk.file, off_t(plan.diskBytes)) == 0 ? 0 : errno
+        if number == 0 { number = posix_fallocate(disk.file, off_t(tail), off_t(plan.diskBytes - tail)) }
+        guard number == 0 else {
+            throw DiskError("\(plan.path): can't be made \(plan.diskBytes) bytes long: \(errorText(number))")
+        }
+        // Its size is read when it is opened, and its lock must not be let go in between.
+        open[plan.path] = disk.resized(to: plan.diskBytes)
+    }
+
+    /// It was not adopted after all.
+    static func giveBackRoom(_ disk: Disk, _ plan: Plan) {
+        guard let old = plan.keptBytes, !disk.isBlockDevice else { return }
+        _ = ftruncate(disk.file, off_t(old))
+    }
+}
