@@ -10,9 +10,10 @@ internal import Foundation
 ///     degraded = false
 ///     read-only = false
 ///     threads = 1
+///     on-event = "/usr/local/sbin/tell-me"
 public struct Configuration: Sendable {
     private static let keys: Set<String> = [
-        "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads",
+        "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", "on-event",
     ]
     private var table: [String: Value] = [:]
 
@@ -68,7 +69,8 @@ public struct Configuration: Sendable {
             let fits =
                 switch (key, value) {
                 case ("disks", .texts), ("listen", .texts), ("listen", .text), ("socket", .text), ("control", .text),
-                    ("default", .text), ("degraded", .flag), ("read-only", .flag), ("threads", .number):
+                    ("default", .text), ("on-event", .text), ("degraded", .flag), ("read-only", .flag),
+                    ("threads", .number):
                     true
                 case (_, .text), (_, .texts), (_, .flag), (_, .number): false
                 }
@@ -89,6 +91,7 @@ public struct Configuration: Sendable {
         if options.socket == nil, case .text(let path) = table["socket"] { options.socket = path }
         if options.control == nil, case .text(let path) = table["control"] { options.control = path }
         if options.defaultMirror == nil, case .text(let name) = table["default"] { options.defaultMirror = name }
+        if options.onEvent == nil, case .text(let path) = table["on-event"] { options.onEvent = path }
         if options.threads == nil, case .number(let threads) = table["threads"] { options.threads = threads }
         if case .flag(true) = table["degraded"] { options.allowDegraded = true }
         if case .flag(true) = table["read-only"] { options.isReadOnly = true }

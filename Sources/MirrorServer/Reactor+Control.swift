@@ -290,6 +290,7 @@ extension Reactor {
 
     /// To all who follow; who has asked and has no answer yet gets behind it what the answer does not hold.
     mutating func publish(_ report: EventReport, from reactor: Int) {
+        eventProgram?.tell(report)
         for case let control? in controls where control.isFollowing { show(report, to: control) }
         for (ticket, gathering) in gatherings where !gathering.missing.contains(reactor) {
             gatherings[ticket]?.later.append(report)

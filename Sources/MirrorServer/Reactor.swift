@@ -96,6 +96,8 @@ struct Reactor: ~Copyable {
     var drainDeadline: UInt64?
     /// What did not go well while stopping, for whoever asked for it.
     var stopComplaints: [String] = []
+    /// Of the first reactor.
+    var eventProgram: EventProgram?
     var isStopping: Bool { stopDeadline != nil }
     /// The last wait was a short one.
     private var isBrisk = false

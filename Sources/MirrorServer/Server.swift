@@ -20,6 +20,8 @@ public struct ServerOptions: Sendable {
     public var defaultMirror: String?
     public var allowDegraded = false
     public var isReadOnly = false
+    /// Absolute path of a program that is run for each event.
+    public var onEvent: String?
     /// Reactors, each on a thread of its own. Nil: one.
     public var threads: Int?
 
@@ -54,6 +56,9 @@ public enum Server {
         signal(SIGPIPE, SIG_IGN)
         raiseFileLimit()
         let handedOver = Listener.activated()
+        let eventProgram = try options.onEvent.map { path throws(DiskError) in
+            try EventProgram(path: path, logger: logger)
+        }
         var openingOptions = Opening.Options()
         openingOptions.allowDegraded = options.allowDegraded
         openingOptions.isReadOnly = options.isReadOnly
@@ -100,12 +105,14 @@ public enum Server {
             threads.cancel()
             throw error
         }
+        reactor.eventProgram = eventProgram
         threads.run()
         let isClean = reactor.run { reactor in
             for line in addresses(reactor) { announce(line) }
             notifySupervisor("READY=1")
         }
         let areOthersClean = threads.join()
+        eventProgram?.finish(withinSeconds: 5)
         guard isClean && areOthersClean else {
             // Not by way of whatever gives memory back that a disk may still be writing from.
             _exit(1)

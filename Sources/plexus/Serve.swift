@@ -39,6 +39,12 @@ struct Serve: ParsableCommand {
     )
     var threads: Int?
 
+    @Option(
+        help:
+            "A program that is run for each event, one after the other, with PLEXUS_EVENT, _MIRROR, _PLEX, _TEXT, _TIME, _OFFSET, _LENGTH, _ERRNO, _GENERATION, _EPOCH and _SEQUENCE in its environment."
+    )
+    var onEvent: String?
+
     @Flag(help: "Start although in-sync plexes are absent. They may hold newer data, and are rebuilt when they return.")
     var degraded = false
 
@@ -59,9 +65,11 @@ struct Serve: ParsableCommand {
                 throw Failure("--threads: \(ServerOptions.threadsRefusal(threads))")
             }
             options.threads = threads
+            options.onEvent = onEvent
             if let config { try Configuration(path: config).complete(&options) }
             guard !options.disks.isEmpty else { throw Failure("no disks named; usage: plexus serve DISK...") }
             options.disks = options.disks.map(absolute)
+            options.onEvent = options.onEvent.map(absolute)
             let logger = Logger(label: "plexus", factory: { _ in LineLogHandler() })
             let code = try Server.run(options, logger: logger) { line in
                 print(line)

@@ -31,11 +31,13 @@ import Testing
         degraded = true
         read-only = true
         threads = 4
+        on-event = "/usr/sbin/tell"
         """
 
     @Test func everySettingIsTaken() throws {
         let options = try options(Self.full)
         #expect(options.disks == ["/dev/sda", "/dev/sdb"])
+        #expect(options.onEvent == "/usr/sbin/tell")
         #expect(options.socket == "/run/plexus/nbd.sock" && options.control == "/run/plexus/control.sock")
         #expect(options.listen == ["127.0.0.1:10809", "[::1]:10809"])
         #expect(options.defaultMirror == "data" && options.allowDegraded && options.isReadOnly)
@@ -70,9 +72,8 @@ import Testing
 
     @Test(arguments: ["disk", "Disks", "readonly", "read_only"]) func unknownKeyIsNamedWithTheKnown(key: String) throws
     {
-        try #expect(
-            refusedText("\(key) = true")
-                == "unknown key \(key); known: control, default, degraded, disks, listen, read-only, socket, threads")
+        let known = "control, default, degraded, disks, listen, on-event, read-only, socket, threads"
+        try #expect(refusedText("\(key) = true") == "unknown key \(key); known: \(known)")
     }
 
     @Test(arguments: [0, 65, 999_999_999]) func threadsHaveBounds(threads: Int) throws {
