@@ -134,6 +134,8 @@ struct ServerLimits {
     var controlOutputBytes = 16 << 20
     /// To and from disks in main memory.
     var largestCopyBytes = 64 << 10
+    /// So many of these, and the clients that wait for them are answered before more is begun.
+    var localBatch = 12
     var tickMilliseconds = 100
     /// How long the thread waits for the next event without falling asleep, if the one before came as soon.
     var spinNanoseconds: UInt64 = 50_000

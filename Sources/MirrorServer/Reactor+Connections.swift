@@ -259,11 +259,25 @@ extension Reactor {
             }
             if consumed == 0 { break }
             position += consumed
+            if localCompletions.count >= limits.localBatch { answerEarly(connection) }
         }
         guard connections[connection.index] === connection, !connection.isEnding else { return }
         unsafe connection.inbox.append(
             contentsOf: UnsafeRawBufferPointer(start: memory + position, count: count - position))
         if let mover, let route = connection.route { hand(connection, to: mover, routes[route].place) }
+    }
+
+    /// What was copied to and from disks in memory is answered before the rest of the requests is looked at: the client works
+    /// on while we do.
+    private mutating func answerEarly(_ connection: Connection) {
+        endBatches()
+        now = currentInstant()
+        completeLocally()
+        guard connections[connection.index] === connection, connection.needsSend, !connection.isWaitingToSend else {
+            return
+        }
+        connection.needsSend = false
+        send(connection)
     }
 
     /// Which other reactor shall serve a client that has just chosen its mirror.
