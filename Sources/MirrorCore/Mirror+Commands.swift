@@ -177,6 +177,8 @@ extension Mirror {
         countMissed(plex, wasWorking: true, wasJoining: false)
         repin()
         record[plex].role = .brokenOff
+        record[plex].replaces = nil
+        forgetReplacing(plex)
         record[plex].cause = FailureCause(operation: .user, time: now.unixNanoseconds)
         commit.beginGeneration(.brokenOff)
         awaitRecord()
@@ -288,13 +290,18 @@ extension Mirror {
             return
         }
         let uuid = record[plex].uuid
-        let successor = working.filter { record[$0].replaces == plex }.first
+        let successor = successor(of: plex)
+        guard successor != nil || running?.id != .own else {
+            // It was there when this was ordered, and has failed or was taken out since.
+            answer(.refused("nothing has taken the place of plex \(plex)"))
+            return
+        }
         log(
             .brokenOff, plex: plex,
             text: "forgotten: \(uuid)" + (successor.map { ", replaced by plex \($0)" } ?? ""))
         leave(plex, .removed)
         record.members[Int(plex.value)] = .absent
-        for other in record.configured.members where record[other].replaces == plex { record[other].replaces = nil }
+        forgetReplacing(plex)
         awaitRecord()
     }
 
@@ -363,6 +370,7 @@ extension Mirror {
         } else if case .evidence = basis {
             basis = .everything("it takes the place of another disk")
         }
+        if old.uuid != attachment.uuid { forgetReplacing(plex) }
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
         plexes[Int(plex.value)].attachment = attachment

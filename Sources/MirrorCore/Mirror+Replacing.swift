@@ -19,12 +19,21 @@ extension Mirror {
     /// between, and the order may have been refused: the new plex could be the worse one by then.
     mutating func forgetReplaced() {
         guard phase == .running, !isReadOnly, !isRemoving else { return }
-        let ready = mutant == .replacedTooEarly ? working.union(recovering) : working
-        for plex in ready.members {
-            guard let replaced = record[plex].replaces, objection(toLosing: replaced) == nil else { continue }
-            accept(.own, .remove(replaced))
+        for plex in record.configured.members where successor(of: plex) != nil && objection(toLosing: plex) == nil {
+            accept(.own, .remove(plex))
             return
         }
+    }
+
+    /// Who has taken the place of the plex, and is good.
+    func successor(of plex: PlexIndex) -> PlexIndex? {
+        let ready = mutant == .replacedTooEarly ? working.union(recovering) : working
+        return ready.filter { record[$0].replaces == plex }.first
+    }
+
+    /// Nobody is to take its place any more: it went another way, or another disk has its number.
+    mutating func forgetReplacing(_ plex: PlexIndex) {
+        for other in record.configured.members where record[other].replaces == plex { record[other].replaces = nil }
     }
 
     /// An order of our own stands in the queue, or is being carried out.

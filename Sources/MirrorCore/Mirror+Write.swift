@@ -182,7 +182,8 @@ extension Mirror {
         return DiskOperation(
             tag: DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
             plex: plex, kind: transfer.kind, isDurable: transfer.isDurable,
-            isSparse: slots[index].kind == .resyncWindow, buffer: slots[index].request.buffer,
+            isSparse: slots[index].kind == .resyncWindow && !slots[index].windowEqualises,
+            buffer: slots[index].request.buffer,
             bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
             length: transfer.length - done, request: slots[index].request.id)
     }

@@ -10,15 +10,27 @@ struct Contents {
     /// Of the first byte behind them.
     var endBytes: UInt64
 
+    /// What libblkid calls those that are looked for here.
+    private static let known = [
+        "ext2", "ext3", "ext4", "xfs", "btrfs", "LVM2_member", "swap", "a gpt partition", "a dos partition",
+    ]
+
     /// The one that reaches farthest; nil: nothing that is known here.
     static func find(on disk: Disk) throws(DiskError) -> Contents? {
+        // Some of the boot sectors of other file systems look like partition tables.
+        if let signature = try Signature.find(on: disk), !known.contains(where: { signature.hasPrefix($0) }) {
+            return nil
+        }
         let head = try disk.read(at: 0, count: Int(min(Layout.usableBytes(ofDisk: disk.bytes), 132 << 10)))
-        return find(in: unsafe head.span.bytes)
+        return find(in: unsafe head.span.bytes, sectorBytes: disk.logicalSectorBytes)
     }
 
-    /// - Parameter head: the first bytes of a disk, 132 KiB or all there are.
-    static func find(in head: RawSpan) -> Contents? {
-        let found = [gpt(head), mbr(head), ext(head), xfs(head), btrfs(head), lvm(head), swap(head)].compactMap { $0 }
+    /// - Parameters:
+    ///   - head: the first bytes of a disk, 132 KiB or all there are.
+    ///   - sectorBytes: the unit that an MBR counts in.
+    static func find(in head: RawSpan, sectorBytes: UInt64 = 512) -> Contents? {
+        let found = [gpt(head), mbr(head, sectorBytes), ext(head), xfs(head), btrfs(head), lvm(head), swap(head)]
+            .compactMap { $0 }
         return found.max { $0.endBytes < $1.endBytes }
     }
 
@@ -33,11 +45,13 @@ struct Contents {
         return nil
     }
 
-    private static func mbr(_ head: RawSpan) -> Contents? {
+    private static func mbr(_ head: RawSpan, _ sectorBytes: UInt64) -> Contents? {
         guard has(head, 512), head.loadLittleEndian(at: 510, as: UInt16.self) == 0xAA55 else { return nil }
         var end: UInt64 = 0
         for entry in 0..<4 {
             let base = 446 + entry * 16
+            // Where it is neither active nor inactive this is no table, but the code or the texts of a boot sector.
+            guard head.loadLittleEndian(at: base, as: UInt8.self) & 0x7F == 0 else { return nil }
             let type: UInt8 = head.loadLittleEndian(at: base + 4)
             // 0xEE stands for a GPT, and says less than that does.
             guard type != 0, type != 0xEE else { continue }
@@ -46,7 +60,7 @@ struct Contents {
             end = max(end, UInt64(first) + UInt64(count))
         }
         // A boot sector alone, as FAT has one too, names no partition.
-        return end == 0 ? nil : Contents("an MBR partition table", blocks: end, of: 512)
+        return end == 0 ? nil : Contents("an MBR partition table", blocks: end, of: sectorBytes)
     }
 
     private static func ext(_ head: RawSpan) -> Contents? {

@@ -213,6 +213,14 @@ struct Disk {
         if claim >= 0 { close(claim) }
     }
 
+    /// What partition tables on it count in; of a file what they nearly always do.
+    var logicalSectorBytes: UInt64 {
+        var bytes: Int32 = 0
+        // BLKSSZGET of <linux/fs.h>
+        guard isBlockDevice, unsafe ioctl(file, 0x1268, &bytes) == 0, bytes >= 512 else { return 512 }
+        return UInt64(bytes)
+    }
+
     /// The same after its file was made longer.
     func resized(to bytes: UInt64) -> Disk {
         Disk(

@@ -49,8 +49,10 @@ extension MirrorFormatter {
         }
         guard let sizeBytes else {
             guard contents != nil else {
+                let what = try Signature.find(on: disk).map { "holds \($0), and" } ?? "holds what is not known here:"
                 throw DiskError(
-                    "\(disk.path): nothing on it says how far its data reach; say so with --size, at most \(capacity)")
+                    "\(disk.path): \(what) nothing on it says how far its data reach; say so with --size, at most \(capacity)"
+                )
             }
             return capacity
         }

@@ -176,6 +176,16 @@ package struct MirrorFormatter {
         return plans
     }
 
+    /// How long a file must be for a plex of that size; nil: there is no such layout.
+    static func fileBytes(dataBytes: UInt64, regionBytes: UInt64) -> UInt64? {
+        do throws(LayoutError) {
+            _ = try Layout(diskBytes: 0, dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: nil)
+        } catch {
+            if case .diskTooSmall(_, let needed) = error { return needed }
+        }
+        return nil
+    }
+
     /// A new file is as large as its data and metadata need.
     private func newFileBytes(_ dataBytes: UInt64) throws(DiskError) -> UInt64 {
         do throws(LayoutError) {
@@ -247,12 +257,14 @@ package struct MirrorFormatter {
             regionBytes: first.regionBytes, generation: Generation(entropy.nextUUID()), members: members, time: time)
         // Disks that existed hold who knows what: they count as different until one is copied to the others.
         record.isClean = isClean
-        // What can fail fails here, before any disk says that it belongs to the mirror.
-        for plan in plans {
+        // What can fail fails here, before any disk says that it belongs to the mirror. The disk whose data are kept comes
+        // last: the others are nothing without it.
+        let ordered = keepsFirst ? Array(zip(plans, members).reversed()) : Array(zip(plans, members))
+        for (plan, _) in ordered {
             guard let disk = open[plan.path] else { continue }
             try Self.blank(disk, layout: try layout(plan.path, diskBytes: plan.diskBytes, dataBytes: plan.dataBytes))
         }
-        for (plan, member) in zip(plans, members) {
+        for (plan, member) in ordered {
             guard let disk = open[plan.path] else { continue }
             let layout = try layout(plan.path, diskBytes: plan.diskBytes, dataBytes: plan.dataBytes)
             try disk.writePages(of: record, layout: layout)

@@ -110,8 +110,8 @@ extension Reactor {
     }
 
     /// The mirror is stopped and clean, and lets go of its only disk.
-    mutating func dissolve(_ mirror: Int, _ disk: Disk) {
-        guard let asker = mirrors[mirror].dissolver else { return }
+    mutating func dissolve(_ mirror: Int, _ plex: PlexIndex, _ disk: Disk) {
+        guard let (asker, only) = mirrors[mirror].dissolver, only == plex else { return }
         mirrors[mirror].dissolver = nil
         var response = ControlResponse()
         do throws(DiskError) {
@@ -131,8 +131,14 @@ extension Reactor {
             var response = ControlResponse()
             switch answer {
             case .done(let text):
-                if pending.dissolves {
-                    mirrors[mirror].dissolver = pending.asker
+                if pending.dissolves, let asker = pending.asker {
+                    // Commands that came before may have changed who takes part.
+                    let members = mirrors[mirror].mirror.record.configured
+                    if members.count == 1, let only = members.first, mirrors[mirror].disks[Int(only.value)] != nil {
+                        mirrors[mirror].dissolver = (asker, only)
+                    } else {
+                        respond(.failure("\(text), but it has not one plex any more, and was not dissolved"), to: asker)
+                    }
                     continue
                 }
                 response.message = mirrors[mirror].withPaths(text)

@@ -75,7 +75,7 @@ extension Reactor {
             case .release(let plex):
                 mirrors[index].disks[Int(plex.value)]?.stampIfBrokenOff()
                 if let disk = mirrors[index].disks[Int(plex.value)] {
-                    dissolve(index, disk)
+                    dissolve(index, plex, disk)
                     group.giveUp(disk.path)
                     disk.shut()
                 }

@@ -41,22 +41,20 @@ extension Reactor {
         }
     }
 
-    /// A sparse file as large as the smallest disk of the mirror.
+    /// A sparse file as large as the mirror's data and metadata need.
     private func create(_ path: String, like mirror: Int) throws(DiskError) {
-        let sizes = mirrors[mirror].mirror.record.configured.members.compactMap {
-            mirrors[mirror].disks[Int($0.value)]?.bytes
-        }
-        guard let bytes = sizes.min() else { throw DiskError("mirror \(mirrors[mirror].name) has no disk in use") }
         guard !path.hasPrefix("/dev/") || path.hasPrefix("/dev/shm/") else {
             throw DiskError("\(path): there is no such device, and no file is made among devices")
         }
+        let record = mirrors[mirror].mirror.record
+        let bytes = MirrorFormatter.fileBytes(dataBytes: record.dataBytes, regionBytes: record.regionBytes)
+        guard let bytes else { throw DiskError("\(path): can't be laid out for mirror \(record.name)") }
         let file = unsafe Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
         guard file >= 0 else { throw DiskError("\(path): can't be created: \(errorText(errno))") }
         defer { Glibc.close(file) }
         // The tail is allocated: metadata must never meet ENOSPC.
-        let tail = mirrors[mirror].mirror.record.dataBytes
         var number = ftruncate(file, off_t(bytes)) == 0 ? 0 : errno
-        if number == 0 { number = posix_fallocate(file, off_t(tail), off_t(bytes - tail)) }
+        if number == 0 { number = posix_fallocate(file, off_t(record.dataBytes), off_t(bytes - record.dataBytes)) }
         guard number == 0 else {
             unsafe unlink(path)
             throw DiskError("\(path): can't be made \(bytes) bytes long: \(errorText(number))")

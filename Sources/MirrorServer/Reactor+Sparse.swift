@@ -23,7 +23,12 @@ extension Reactor {
             ring.prepareAllocate(disk.file, mode: 3, offset: offset, length: zeroes, userData: UInt64(index))
             return
         }
-        let count = disk.canPunch ? unsafe dataLength(bytes, left) : left
+        unsafe writeData(index, operation, disk, count: disk.canPunch ? dataLength(bytes, left) : left)
+    }
+
+    private mutating func writeData(_ index: Int, _ operation: DiskOperation, _ disk: DiskChannel, count: UInt64) {
+        let bytes = unsafe memory(operations[index], operation) + Int(operations[index].moved)
+        let offset = operation.offset + operations[index].moved
         operations[index].step = .sparseData
         if disk.isMemory, count <= UInt64(limits.largestCopyBytes) {
             let moved = unsafe pwrite(disk.file, bytes, Int(count), off_t(offset))
@@ -40,11 +45,12 @@ extension Reactor {
     ) {
         let isHole = operations[index].step == .sparseHole
         if let failure {
-            guard isHole, failure.kind == .unsupported else { return completeOperation(index, .failed(failure)) }
-            mirrors[operations[index].mirror].channels[Int(operation.plex.value)]?.canPunch = false
-            var dense = disk
-            dense.canPunch = false
-            return writeSparse(index, operation, dense)
+            guard isHole else { return completeOperation(index, .failed(failure)) }
+            // A hole is a favour: where there can be none the zeroes are written.
+            if failure.kind == .unsupported {
+                mirrors[operations[index].mirror].channels[Int(operation.plex.value)]?.canPunch = false
+            }
+            return writeData(index, operation, disk, count: operations[index].hole)
         }
         operations[index].moved += isHole ? operations[index].hole : UInt64(result)
         // A write that moved nothing: the core knows what that means.

@@ -21,8 +21,8 @@ struct ServedMirror: ~Copyable {
     /// What `plexus events` shows, oldest first.
     var events: [EventRecord]
     var isStopped = false
-    /// Who waits for its only disk to become a plain one.
-    var dissolver: UInt64?
+    /// Who waits for its only plex's disk to become a plain one.
+    var dissolver: (asker: UInt64, plex: PlexIndex)?
     /// Was told of something since `endBatch`.
     var isInBatch = false
     /// Of what clients asked for.

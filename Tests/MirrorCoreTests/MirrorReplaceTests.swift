@@ -86,6 +86,61 @@ import Testing
         #expect(bench.record.configured == set(0, 1, 2))
     }
 
+    /// The engine's order waits for a command of the user, and what it rests on ends meanwhile.
+    @Test func successorThatFailsBeforeTheOldOneIsForgottenLeavesItWhereItIs() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        _ = try replace(0, by: 2, in: bench)
+        bench.settle(holding: { $0.kind == .flush })
+        // A break that drains: its write does not end.
+        bench.send(1, .write, 0)
+        bench.command(.breakOff(PlexIndex(1), name: "copy"))
+        bench.settle(holding: { $0.kind == .write && $0.plex == 1 })
+        #expect(bench.record[PlexIndex(2)].role == .inSync && bench.record.configured == set(0, 1, 2))
+        bench.send(2, .flush)
+        bench.settle(
+            holding: { $0.kind == .write && $0.plex == 1 },
+            failing: { $0.plex == 2 && $0.kind == .flush ? DiskFailure(kind: .media, errorNumber: 5) : nil })
+        #expect(bench.record[PlexIndex(2)].role == .failed)
+        bench.settle()
+        #expect(bench.record[PlexIndex(0)].role == .inSync && bench.record[PlexIndex(1)].role == .brokenOff)
+    }
+
+    @Test func plexThatIsBrokenOffNeitherReplacesNorIsReplaced() throws {
+        for broken in [0, 2] {
+            let bench = try MirrorBench(freshRecord([.inSync, .inSync, .absent]))
+            _ = try replace(0, by: 2, in: bench)
+            bench.settle(holding: { $0.kind == .flush && $0.plex == 2 })
+            if broken == 0 {
+                bench.command(.breakOff(PlexIndex(0), name: "copy"))
+                bench.settle(holding: { $0.kind == .flush && $0.plex == 2 })
+                #expect(bench.record[PlexIndex(0)].role == .brokenOff)
+                bench.settle()
+                bench.tick()
+                bench.settle()
+                #expect(bench.record[PlexIndex(0)].role == .brokenOff && bench.record.inSync == set(1, 2))
+            } else {
+                bench.command(.takeOffline(PlexIndex(2)))
+                bench.settle()
+                #expect(bench.record.inSync == set(0, 1) && bench.record[PlexIndex(2)].replaces == PlexIndex(0))
+            }
+        }
+    }
+
+    /// With eight plexes a new disk takes the number of the failed one that was to be replaced.
+    @Test func diskThatGetsTheNumberOfAReplacedPlexIsNobodysVictim() throws {
+        let bench = try MirrorBench()
+        _ = try replace(0, by: 2, in: bench)
+        bench.settle(holding: { $0.plex == 2 && $0.kind == .flush })
+        bench.command(.takeOffline(PlexIndex(0)))
+        bench.settle(holding: { $0.plex == 2 && $0.kind == .flush })
+        bench.command(.join(PlexIndex(0), try newDisk(plexUUID(5))))
+        bench.settle()
+        bench.tick()
+        bench.settle()
+        #expect(bench.record.configured == set(0, 1, 2) && bench.record.inSync == set(0, 1, 2))
+    }
+
     @Test func removingTheOldPlexByHandEndsTheReplacement() throws {
         let bench = try MirrorBench()
         _ = try replace(0, by: 2, in: bench)

@@ -5,14 +5,16 @@ import Testing
 
 /// How far data reach, by what the disk says of itself.
 @Suite struct ContentsTests {
-    private func find(_ count: Int = 132 << 10, _ fill: (inout MutableRawSpan) -> Void) -> Contents? {
+    private func find(
+        _ count: Int = 132 << 10, sectorBytes: UInt64 = 512, _ fill: (inout MutableRawSpan) -> Void
+    ) -> Contents? {
         var bytes = [UInt8](repeating: 0, count: count)
         do {
             var span = bytes.mutableSpan
             var raw = unsafe span.mutableBytes
             fill(&raw)
         }
-        return Contents.find(in: unsafe bytes.span.bytes)
+        return Contents.find(in: unsafe bytes.span.bytes, sectorBytes: sectorBytes)
     }
 
     @Test func blankAndUnknownDisksSayNothing() {
@@ -50,6 +52,18 @@ import Testing
             $0.storeLittleEndian(UInt32.max, at: 458)
         }
         #expect(protective == nil)
+        // Where a table would be, other boot sectors have texts, and a 4 KiB sector is counted as one.
+        let text = find {
+            $0.storeLittleEndian(UInt16(0xAA55), at: 510)
+            put("BOOTMGR is compressed. Press Ctrl+Alt+Del to restart, please.", at: 446, into: &$0)
+        }
+        #expect(text == nil)
+        let large = find(sectorBytes: 4096) {
+            $0.storeLittleEndian(UInt16(0xAA55), at: 510)
+            $0.storeLittleEndian(UInt8(0x83), at: 450)
+            $0.storeLittleEndian(UInt32(1000), at: 458)
+        }
+        #expect(large?.endBytes == 1000 * 4096)
     }
 
     @Test func fileSystemsReachToTheirLastBlock() {
