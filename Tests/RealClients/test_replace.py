@@ -1,7 +1,6 @@
 """More plexes and other plexes while clients go on: add, replace, and orders to the resync."""
 
 import os
-import threading
 import time
 import unittest
 
@@ -154,40 +153,6 @@ class Replace(Case):
         mirror = self.server.wait_healthy()
         self.assertEqual([plex["disk"] for plex in mirror["plexes"]], [str(self.old), str(self.kept)])
         self.server.stop()
-
-
-class SiteMigration(Case):
-    """AIX LVM could move a volume group to another site without ever being down to one copy."""
-
-    def test_site_migration_never_below_two_copies(self):
-        self.need("fio")
-        server = self.mirror(size=SIZE)
-        load = FioLoad(self, server.uri(), size="24m")
-        fewest, stop = [], threading.Event()
-
-        def watch():
-            while not stop.is_set():
-                fewest.append(sum(plex["state"] == "in-sync" for plex in server.mirror()["plexes"]))
-                time.sleep(0.02)
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            server.verb("resync", "data", "--limit", "48M")
-            server.verb("add", "data", self.dir / "c.img", "--create")
-            server.verb("wait", "data", "--for", "in-sync", "--timeout", "120")
-            server.verb("break", "data", self.dir / "a.img")
-            server.verb("replace", "data", self.dir / "b.img", self.dir / "d.img", "--create")
-            wait_until(lambda: server.plex_on(self.dir / "b.img") is None, "the second move", interval=0.2)
-        finally:
-            stop.set()
-            watcher.join()
-        load.wait_rounds()
-        load.finish()
-        self.assertGreater(len(fewest), 10)
-        self.assertGreaterEqual(min(fewest), 2)
-        size = server.mirror()["size"]
-        server.stop()
-        self.assert_identical(size, self.dir / "c.img", self.dir / "d.img")
 
 
 class Orders(Case):
