@@ -65,7 +65,11 @@ extension Mirror {
         let sweep = resync.sweeps[slowest]
         let target = slowest < PlexSet.capacity ? PlexIndex(slowest) : nil
         let total = min(UInt64(max(sweep.total, sweep.todo.population)) * tracking.regionBytes, record.dataBytes)
-        let done = total - min(total, UInt64(sweep.todo.population) * tracking.regionBytes)
+        // Of the region that is being copied, too: with large regions and a low limit one takes long.
+        let region = Int(sweep.position / tracking.regionBytes)
+        let begun = region < sweep.todo.count && sweep.todo.contains(region) ? sweep.position % tracking.regionBytes : 0
+        let left = UInt64(sweep.todo.population) * tracking.regionBytes
+        let done = total - min(total, left - min(left, begun))
         let rate = resync.isPaused ? 0 : resync.bytesPerSecond
         return MirrorStatus.ResyncStatus(
             plex: target, done: done, total: total, bytesPerSecond: rate,

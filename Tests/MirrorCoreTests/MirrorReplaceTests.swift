@@ -202,6 +202,29 @@ import Testing
         #expect(bench.submitted(.read).allSatisfy { $0.length <= 1 << 16 })
     }
 
+    @Test(arguments: [20, 50, 90]) func timeLeftIsRightWithinAFifthAtConstantSpeed(ticks: Int) throws {
+        let bench = try joining()
+        // 16 seconds for 4 MiB.
+        bench.command(.resync(.limit(256 << 10)))
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle()
+        for _ in 0..<ticks {
+            bench.tick()
+            bench.settle()
+        }
+        let resync = try #require(bench.status().resync)
+        let told = Double(try #require(resync.etaSeconds))
+        #expect(abs(Double(resync.done) / Double(ticks) * 10 / Double(256 << 10) - 1) < 0.2)
+        var left = 0
+        while bench.record.inSync != set(0, 1), left < 300 {
+            bench.tick()
+            bench.settle()
+            left += 1
+        }
+        let truth = Double(left) / 10
+        #expect(abs(told - truth) <= max(truth * 0.2, 1), "told \(told) s, took \(truth) s")
+    }
+
     @Test func limitIsLifted() throws {
         let bench = try joining()
         bench.command(.resync(.limit(4096)))
