@@ -99,11 +99,9 @@ package struct Layout: Sendable, Equatable {
     ///   - spareBytes: nil: by rule, max(4 MiB, 0.02 % of the data).
     /// - Throws: `LayoutError`.
     package init(diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64?, spareBytes: UInt64?) throws(LayoutError) {
-        let region = regionBytes ?? Self.defaultRegion(forData: dataBytes)
-        guard Self.isRegion(region), dataBytes / region < Self.maximumRegions else { throw .regionSizeInvalid(region) }
         try self.init(
-            diskBytes: diskBytes, dataBytes: dataBytes, region: region, spareBytes: spareBytes,
-            bitsPerPage: Self.bitsPerBitmapPage)
+            diskBytes: diskBytes, dataBytes: dataBytes, region: try Self.region(regionBytes, forData: dataBytes),
+            spareBytes: spareBytes, bitsPerPage: Self.bitsPerBitmapPage)
     }
 
     /// Of a disk that joins a mirror: the spare pool by rule, or as much of it as the disk has room for.
@@ -146,6 +144,22 @@ package struct Layout: Sendable, Equatable {
         self.dataBytes = dataBytes
         self.regionBytes = region
         self.areas = areas
+    }
+
+    /// The smallest disk that carries so much data.
+    ///
+    /// - Throws: `LayoutError.regionSizeInvalid`; nil: the wishes are beyond all disks.
+    package static func diskBytes(
+        forData dataBytes: UInt64, regionBytes: UInt64?, spareBytes: UInt64?
+    ) throws(LayoutError) -> UInt64? {
+        neededBytes(
+            dataBytes: dataBytes, regionBytes: try region(regionBytes, forData: dataBytes), spareBytes: spareBytes)
+    }
+
+    private static func region(_ wish: UInt64?, forData dataBytes: UInt64) throws(LayoutError) -> UInt64 {
+        let region = wish ?? defaultRegion(forData: dataBytes)
+        guard isRegion(region), dataBytes / region < maximumRegions else { throw .regionSizeInvalid(region) }
+        return region
     }
 
     /// Rebuilds the layout that a superblock describes.

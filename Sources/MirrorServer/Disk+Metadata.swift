@@ -10,10 +10,12 @@ extension Disk {
     /// - Throws: `DiskError`; the disk may then still carry the mirror.
     func wipeMetadata(behind dataBytes: UInt64) throws(DiskError) {
         let superblock = try superblock()
-        let newest = Superblock.copies(ofSequence: superblock.sequence)
-        let older = (0..<Layout.superblockCopies).filter { $0 != newest.0 && $0 != newest.1 }
-        for pair in [older, [newest.0, newest.1]] {
-            for copy in pair { try clear(Layout.superblockOffset(copy: copy, diskBytes: bytes), Layout.blockBytes) }
+        // The next update would overwrite the older pair.
+        for sequence in [superblock.sequence + 1, superblock.sequence] {
+            let pair = Superblock.copies(ofSequence: sequence)
+            for copy in [pair.0, pair.1] {
+                try clear(Layout.superblockOffset(copy: copy, diskBytes: bytes), Layout.blockBytes)
+            }
             try flush()
         }
         guard isBlockDevice else {
@@ -26,7 +28,38 @@ extension Disk {
         try flush()
     }
 
-    private func clear(_ offset: UInt64, _ length: UInt64) throws(DiskError) {
+    /// Makes a file that is sparse but for its tail. What went wrong leaves none.
+    ///
+    /// - Parameter advice: behind what is said of a length that can't be had.
+    static func create(
+        _ path: String, bytes: UInt64, allocatedFrom tail: UInt64, advice: String = ""
+    ) throws(DiskError) {
+        let file = unsafe Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+        guard file >= 0 else { throw DiskError("\(path): can't be created: \(errorText(errno))") }
+        defer { close(file) }
+        do throws(DiskError) {
+            try setLength(of: file, path, bytes: bytes, allocatedFrom: tail, advice: advice)
+        } catch {
+            unsafe unlink(path)
+            throw error
+        }
+    }
+
+    /// Full length, and the tail allocated: metadata must never meet ENOSPC.
+    static func setLength(
+        of file: Int32, _ path: String, bytes: UInt64, allocatedFrom tail: UInt64, advice: String = ""
+    ) throws(DiskError) {
+        guard ftruncate(file, off_t(bytes)) == 0 else {
+            throw DiskError("\(path): can't be made \(bytes) bytes long: \(errorText(errno))\(advice)")
+        }
+        let number = posix_fallocate(file, off_t(tail), off_t(bytes - tail))
+        guard number == 0 else {
+            throw DiskError("\(path): can't get space for its metadata: \(errorText(number))")
+        }
+    }
+
+    /// Writes zeroes; durable only after `flush`.
+    func clear(_ offset: UInt64, _ length: UInt64) throws(DiskError) {
         var position = offset
         while position < offset + length {
             let count = min(1 << 20, offset + length - position)

@@ -31,7 +31,7 @@ extension MirrorFormatter {
             throw DiskError("\(disk.path): has \(disk.bytes) bytes; a mirror has at least 1 MiB")
         }
         guard let sizeBytes else { return whole }
-        try checkSize(sizeBytes)
+        try checkSize(sizeBytes, disk.path, capacity: .max)
         guard sizeBytes >= disk.bytes else {
             throw DiskError("--size \(sizeBytes): \(disk.path) has \(disk.bytes) bytes, and all of them are kept")
         }
@@ -56,19 +56,9 @@ extension MirrorFormatter {
             }
             return capacity
         }
-        try checkSize(sizeBytes)
-        guard sizeBytes <= capacity else {
-            throw DiskError(
-                "\(disk.path): can carry \(capacity) bytes beside the metadata, less than --size \(sizeBytes)")
-        }
+        try checkSize(sizeBytes, disk.path, capacity: capacity)
         if let contents, contents.endBytes > sizeBytes { throw tooSmall(disk, sizeBytes, contents.endBytes) }
         return sizeBytes
-    }
-
-    private func checkSize(_ bytes: UInt64) throws(DiskError) {
-        guard bytes % Layout.blockBytes == 0, bytes >= Layout.minimumDataBytes else {
-            throw DiskError("--size \(bytes): must be a multiple of 4096 and at least 1 MiB")
-        }
     }
 
     private func tooSmall(_ disk: Disk, _ size: UInt64, _ needed: UInt64) -> DiskError {
@@ -79,11 +69,7 @@ extension MirrorFormatter {
     func makeRoom(_ plan: Plan, _ open: inout [String: Disk]) throws(DiskError) {
         guard let disk = open[plan.path], disk.bytes < plan.diskBytes else { return }
         let tail = plan.areas.map(\.offset).min() ?? plan.dataBytes
-        var number = ftruncate(disk.file, off_t(plan.diskBytes)) == 0 ? 0 : errno
-        if number == 0 { number = posix_fallocate(disk.file, off_t(tail), off_t(plan.diskBytes - tail)) }
-        guard number == 0 else {
-            throw DiskError("\(plan.path): can't be made \(plan.diskBytes) bytes long: \(errorText(number))")
-        }
+        try Disk.setLength(of: disk.file, plan.path, bytes: plan.diskBytes, allocatedFrom: tail)
         // Its size is read when it is opened, and its lock must not be let go in between.
         open[plan.path] = disk.resized(to: plan.diskBytes)
     }

@@ -141,14 +141,18 @@ package struct MirrorFormatter {
             }
         }
         guard let sizeBytes else { return largest }
-        guard sizeBytes % Layout.blockBytes == 0, sizeBytes >= Layout.minimumDataBytes else {
-            throw DiskError("--size \(sizeBytes): must be a multiple of 4096 and at least 1 MiB")
-        }
-        guard sizeBytes <= largest else {
-            throw DiskError(
-                "\(smallestPath): can carry \(largest) bytes beside the metadata, less than --size \(sizeBytes)")
-        }
+        try checkSize(sizeBytes, smallestPath, capacity: largest)
         return sizeBytes
+    }
+
+    /// - Parameter capacity: of the smallest disk, that of the path.
+    func checkSize(_ bytes: UInt64, _ path: String, capacity: UInt64) throws(DiskError) {
+        guard bytes % Layout.blockBytes == 0, bytes >= Layout.minimumDataBytes else {
+            throw DiskError("--size \(bytes): must be a multiple of 4096 and at least 1 MiB")
+        }
+        guard bytes <= capacity else {
+            throw DiskError("\(path): can carry \(capacity) bytes beside the metadata, less than --size \(bytes)")
+        }
     }
 
     private func isKept(_ path: String) -> Bool { keepsFirst && path == disks[0] }
@@ -176,25 +180,13 @@ package struct MirrorFormatter {
         return plans
     }
 
-    /// How long a file must be for a plex of that size; nil: there is no such layout.
-    static func fileBytes(dataBytes: UInt64, regionBytes: UInt64) -> UInt64? {
-        do throws(LayoutError) {
-            _ = try Layout(diskBytes: 0, dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: nil)
-        } catch {
-            if case .diskTooSmall(_, let needed) = error { return needed }
-        }
-        return nil
-    }
-
     /// A new file is as large as its data and metadata need.
     private func newFileBytes(_ dataBytes: UInt64) throws(DiskError) -> UInt64 {
         do throws(LayoutError) {
-            _ = try Layout(diskBytes: 0, dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: spareBytes)
+            let bytes = try Layout.diskBytes(forData: dataBytes, regionBytes: regionBytes, spareBytes: spareBytes)
+            if let bytes { return bytes }
         } catch {
-            switch error {
-            case .diskTooSmall(_, let needed): return needed
-            case .regionSizeInvalid(let bytes): throw DiskError(Self.regionText(bytes))
-            }
+            if case .regionSizeInvalid(let bytes) = error { throw DiskError(Self.regionText(bytes)) }
         }
         throw DiskError("--size \(dataBytes): can't be laid out")
     }
@@ -220,21 +212,11 @@ package struct MirrorFormatter {
         var created: [String] = []
         do throws(DiskError) {
             for plan in plans where plan.isNew {
-                let file = unsafe Glibc.open(plan.path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-                guard file >= 0 else { throw DiskError("\(plan.path): can't be created: \(errorText(errno))") }
-                created.append(plan.path)
-                defer { close(file) }
-                // Full length, and the tail allocated: metadata must never meet ENOSPC.
                 let tail = plan.areas.map(\.offset).min() ?? plan.dataBytes
-                guard ftruncate(file, off_t(plan.diskBytes)) == 0 else {
-                    throw DiskError(
-                        "\(plan.path): can't be made \(plan.diskBytes) bytes long: \(errorText(errno)); choose a smaller --size or another file system"
-                    )
-                }
-                let number = posix_fallocate(file, off_t(tail), off_t(plan.diskBytes - tail))
-                guard number == 0 else {
-                    throw DiskError("\(plan.path): can't get space for its metadata: \(errorText(number))")
-                }
+                try Disk.create(
+                    plan.path, bytes: plan.diskBytes, allocatedFrom: tail,
+                    advice: "; choose a smaller --size or another file system")
+                created.append(plan.path)
                 open[plan.path] = try Disk.open(plan.path, .readWrite)
             }
         } catch {
@@ -275,15 +257,7 @@ package struct MirrorFormatter {
 
     /// Zeroes the private areas, the superblocks' too: they have their space from then on.
     private static func blank(_ disk: Disk, layout: Layout) throws(DiskError) {
-        let chunk = 1 << 20
-        for area in layout.areas where area.kind != .sparePool {
-            var offset = area.offset
-            while offset < area.end {
-                let count = Int(min(UInt64(chunk), area.end - offset))
-                try disk.write([UInt8](repeating: 0, count: count), at: offset)
-                offset += UInt64(count)
-            }
-        }
+        for area in layout.areas where area.kind != .sparePool { try disk.clear(area.offset, area.length) }
         try disk.flush()
     }
 

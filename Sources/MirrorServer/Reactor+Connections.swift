@@ -273,11 +273,7 @@ extension Reactor {
         endBatches()
         now = currentInstant()
         completeLocally()
-        guard connections[connection.index] === connection, connection.needsSend, !connection.isWaitingToSend else {
-            return
-        }
-        connection.needsSend = false
-        send(connection)
+        if connections[connection.index] === connection { sendWanted(connection) }
     }
 
     /// Which other reactor shall serve a client that has just chosen its mirror.
@@ -313,11 +309,15 @@ extension Reactor {
     mutating func sendAll() {
         swap(&toSend, &indicesAtWork)
         for position in indicesAtWork.indices {
-            guard let connection = connections[indicesAtWork[position]], connection.needsSend else { continue }
-            connection.needsSend = false
-            if !connection.isWaitingToSend { send(connection) }
+            if let connection = connections[indicesAtWork[position]] { sendWanted(connection) }
         }
         indicesAtWork.removeAll(keepingCapacity: true)
+    }
+
+    private mutating func sendWanted(_ connection: Connection) {
+        guard connection.needsSend else { return }
+        connection.needsSend = false
+        if !connection.isWaitingToSend { send(connection) }
     }
 
     private mutating func send(_ connection: Connection) {

@@ -47,18 +47,10 @@ extension Reactor {
             throw DiskError("\(path): there is no such device, and no file is made among devices")
         }
         let record = mirrors[mirror].mirror.record
-        let bytes = MirrorFormatter.fileBytes(dataBytes: record.dataBytes, regionBytes: record.regionBytes)
+        let bytes = try? Layout.diskBytes(
+            forData: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)
         guard let bytes else { throw DiskError("\(path): can't be laid out for mirror \(record.name)") }
-        let file = unsafe Glibc.open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw DiskError("\(path): can't be created: \(errorText(errno))") }
-        defer { Glibc.close(file) }
-        // The tail is allocated: metadata must never meet ENOSPC.
-        var number = ftruncate(file, off_t(bytes)) == 0 ? 0 : errno
-        if number == 0 { number = posix_fallocate(file, off_t(record.dataBytes), off_t(bytes - record.dataBytes)) }
-        guard number == 0 else {
-            unsafe unlink(path)
-            throw DiskError("\(path): can't be made \(bytes) bytes long: \(errorText(number))")
-        }
+        try Disk.create(path, bytes: bytes, allocatedFrom: record.dataBytes)
     }
 
     /// Opens the disk, finds out whether it may become a plex of this mirror, and hands it to the core.
