@@ -116,6 +116,9 @@ extension Reactor {
         switch operation.kind {
         case .write where operation.isSparse: writeSparse(index, operation, disk)
         case .read, .write, .writeMetadata: prepareTransfer(index, operation, disk, mirror)
+        case .flush where disk.isMemory:
+            // Nothing is written there; the ring would wake a thread of the kernel for it.
+            localCompletions.append((index, .reported(fdatasync(disk.file) < 0 ? -errno : 0)))
         case .flush: ring.prepareDataSync(disk.file, userData: UInt64(index))
         case .deallocate:
             startZeroing(index, disk, disk.canPunch ? .punch : disk.canZeroRange ? .zeroRange : .zeroWrite)
