@@ -9,7 +9,7 @@ extension Target {
         var bytes = valid
         switch input.below(4) {
         case 0: break
-        case 1: bytes = input.rest(atMost: 200).map { input.oneIn(200) ? $0 : $0 & 0x7F }
+        case 1: bytes = (0..<input.below(201)).map { _ in input.oneIn(200) ? input.byte() : input.byte() & 0x7F }
         case 2: bytes = Array((0..<input.below(40)).map { _ in input.pick(words) }.joined().utf8)
         default: input.mangle(&bytes, dictionary: words)
         }
@@ -36,7 +36,8 @@ extension Target {
     }
 
     private static let words = [
-        "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", " = ", "=", "[", "]",
+        "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", "auto-rejoin",
+        "rejoin-delay", " = ", "=", "[", "]",
         "[[", "]]",
         "{",
         "}", ",", ".", "\n", "\r\n", "\t", " ", "#", "\"", "'", "\"\"\"", "'''", "\\", "\\u0041", "\\U0010FFFF",
@@ -51,7 +52,8 @@ extension ServerOptions {
     fileprivate func isEqual(to other: ServerOptions) -> Bool {
         disks == other.disks && listen == other.listen && socket == other.socket && control == other.control
             && defaultMirror == other.defaultMirror && allowDegraded == other.allowDegraded
-            && isReadOnly == other.isReadOnly && threads == other.threads
+            && isReadOnly == other.isReadOnly && threads == other.threads && autoRejoin == other.autoRejoin
+            && rejoinSeconds == other.rejoinSeconds
     }
 }
 
@@ -66,6 +68,8 @@ extension Input {
         options.allowDegraded = oneIn(2)
         options.isReadOnly = oneIn(2)
         options.threads = oneIn(2) ? 1 + below(64) : nil
+        options.autoRejoin = oneIn(2) ? oneIn(2) : nil
+        options.rejoinSeconds = oneIn(2) ? below(86_401) : nil
         return options
     }
 
@@ -86,6 +90,8 @@ extension Input {
         if let name = options.defaultMirror { lines.append("\"default\" = \(quoted(name))") }
         if options.allowDegraded || oneIn(2) { lines.append("degraded = \(options.allowDegraded)") }
         if options.isReadOnly || oneIn(2) { lines.append("read-only = \(options.isReadOnly)") }
+        if let rejoins = options.autoRejoin { lines.append("auto-rejoin = \(rejoins)") }
+        if let seconds = options.rejoinSeconds { lines.append("rejoin-delay = \(seconds)") }
         if let threads = options.threads { lines.append("threads = \(threads)") }
         shuffle(&lines)
         return lines.map { $0 + "\n" }.joined()

@@ -38,6 +38,9 @@ package struct Limits: Sendable {
     package var bitsPerPage = BitmapPage.bitCount
     /// Error counters are recorded at most so often.
     package var counterRecordNanoseconds: UInt64 = 10_000_000_000
+    /// A plex that failed so often within that time does not come back unasked.
+    package var failuresUntilDistrusted = 3
+    package var distrustNanoseconds: UInt64 = 3_600_000_000_000
     /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.
     package var eventRing = 64
 

@@ -371,6 +371,9 @@ extension Mirror {
             basis = .everything("it takes the place of another disk")
         }
         if old.uuid != attachment.uuid { forgetReplacing(plex) }
+        if old.uuid == attachment.uuid, old.role == .failed || old.role == .stale {
+            log(.plexReturned, plex: plex, text: "plex \(plex) is back")
+        }
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
         plexes[Int(plex.value)].attachment = attachment

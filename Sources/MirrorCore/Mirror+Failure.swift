@@ -33,7 +33,8 @@ extension Mirror {
         if isWorking || possibleInSync.contains(plex), isFirst { commit.beginGeneration(.expelled) }
         repin()
         log(
-            .plexFailed, plex: plex, errorNumber: failure.errorNumber, offset: offset,
+            operation == .absence ? .plexMissing : .plexFailed, plex: plex, errorNumber: failure.errorNumber,
+            offset: offset,
             text: describe(record[plex].cause))
         wantCommit()
         release(plex)

@@ -101,7 +101,7 @@ extension Mirror {
             case .recovering: recovering.contains(plex) || joining.contains(plex) ? "rebuilding" : "stale"
             case .stale: member.cause.operation == .absence ? "missing" : "stale"
             case .offline: "offline"
-            case .failed: "failed"
+            case .failed: member.cause.operation == .absence ? "missing" : "failed"
             case .brokenOff: "offline"
             }
         var reason: String?
@@ -193,7 +193,7 @@ extension Mirror {
         case .flush: "flush error\(error)"
         case .zero: "zeroing error\(error) at \(cause.offset)"
         case .metadata: "its superblock could not be written\(error)"
-        case .absence: "its disk was absent at start"
+        case .absence: cause.errorNumber == 0 ? "its disk was absent at start" : "its disk is gone"
         case .user: "taken out by the user"
         }
     }

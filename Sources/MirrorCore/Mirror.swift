@@ -6,6 +6,8 @@ package enum Event: Sendable {
     case request(Request)
     case completion(DiskTag, DiskResult)
     case command(CommandID, Command)
+    /// The disk of a plex is not there any more.
+    case vanished(PlexIndex)
     /// Time has passed; every 100 ms or so.
     case tick
 }
@@ -153,6 +155,7 @@ package struct Mirror: ~Copyable {
         case .request(let request): admit(request)
         case .completion(let tag, let result): complete(tag, result)
         case .command(let id, let command): accept(id, command)
+        case .vanished(let plex): vanished(plex)
         case .tick: tick()
         }
     }

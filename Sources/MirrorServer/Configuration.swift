@@ -11,9 +11,16 @@ internal import Foundation
 ///     read-only = false
 ///     threads = 1
 ///     on-event = "/usr/local/sbin/tell-me"
+///     auto-rejoin = true
+///     rejoin-delay = 10
 public struct Configuration: Sendable {
-    private static let keys: Set<String> = [
-        "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", "on-event",
+    private enum Kind {
+        case text, texts, textOrTexts, flag, number
+    }
+
+    private static let keys: [String: Kind] = [
+        "disks": .texts, "socket": .text, "listen": .textOrTexts, "control": .text, "default": .text, "degraded": .flag,
+        "read-only": .flag, "threads": .number, "on-event": .text, "auto-rejoin": .flag, "rejoin-delay": .number,
     ]
     private var table: [String: Value] = [:]
 
@@ -21,7 +28,7 @@ public struct Configuration: Sendable {
         case text(String), texts([String]), flag(Bool), number(Int)
     }
 
-    /// - Throws: `DiskError`, naming the file and the line or key.
+    /// - Throws: `DiskError`, naming the file, and the line where one is wrong.
     public init(path: String) throws {
         let text: String
         do {
@@ -35,50 +42,54 @@ public struct Configuration: Sendable {
     /// - Parameter path: for the messages.
     package init(text: String, path: String) throws {
         let parsed: [String: FlatTOML.Value]
+        var lines: [String: Int] = [:]
         do throws(FlatTOML.Fault) {
-            parsed = try FlatTOML.parse(text)
+            parsed = try FlatTOML.parse(text, lines: &lines)
         } catch {
-            throw DiskError("\(path): is no valid TOML: line \(error.line): \(error.text)")
+            throw DiskError("\(path): line \(error.line): is no valid TOML: \(error.text)")
         }
-        for (key, value) in parsed.sorted(by: { $0.key < $1.key }) {
-            guard Self.keys.contains(key) else {
-                throw DiskError("\(path): unknown key \(key); known: \(Self.keys.sorted().joined(separator: ", "))")
-            }
-            switch value {
-            case .text(let text): table[key] = .text(text)
-            case .flag(let flag): table[key] = .flag(flag)
-            case .number(let number): table[key] = .number(number)
-            case .list(let values): table[key] = .texts(try Self.texts(values, "\(path): \(key)"))
-            case .other: throw DiskError("\(path): \(key): has a value of the wrong kind")
+        for (key, value) in parsed.sorted(by: { lines[$0.key] ?? 0 < lines[$1.key] ?? 0 }) {
+            do throws(DiskError) {
+                table[key] = try Self.judge(key, value)
+            } catch {
+                throw DiskError("\(path): line \(lines[key] ?? 0): \(error.description)")
             }
         }
-        try checkKinds(path)
     }
 
-    private static func texts(_ values: [FlatTOML.Value], _ place: String) throws(DiskError) -> [String] {
+    private static func judge(_ key: String, _ value: FlatTOML.Value) throws(DiskError) -> Value {
+        guard let kind = keys[key] else {
+            throw DiskError("unknown key \(key); known: \(keys.keys.sorted().joined(separator: ", "))")
+        }
+        switch (kind, value) {
+        case (.text, .text(let text)), (.textOrTexts, .text(let text)): return .text(text)
+        case (.texts, .list(let values)), (.textOrTexts, .list(let values)): return .texts(try texts(key, values))
+        case (.flag, .flag(let flag)): return .flag(flag)
+        case (.number, .number(let number)):
+            if let refusal = refusal(key, number) { throw DiskError("\(key): \(refusal)") }
+            return .number(number)
+        case (.text, _), (.texts, _), (.textOrTexts, _), (.flag, _), (.number, _):
+            throw DiskError("\(key): has a value of the wrong kind")
+        }
+    }
+
+    private static func texts(_ key: String, _ values: [FlatTOML.Value]) throws(DiskError) -> [String] {
         var texts: [String] = []
         for value in values {
-            guard case .text(let text) = value else { throw DiskError("\(place): must hold texts only") }
+            guard case .text(let text) = value else { throw DiskError("\(key): must hold texts only") }
             texts.append(text)
         }
         return texts
     }
 
-    private func checkKinds(_ path: String) throws(DiskError) {
-        for (key, value) in table.sorted(by: { $0.key < $1.key }) {
-            let fits =
-                switch (key, value) {
-                case ("disks", .texts), ("listen", .texts), ("listen", .text), ("socket", .text), ("control", .text),
-                    ("default", .text), ("on-event", .text), ("degraded", .flag), ("read-only", .flag),
-                    ("threads", .number):
-                    true
-                case (_, .text), (_, .texts), (_, .flag), (_, .number): false
-                }
-            guard fits else { throw DiskError("\(path): \(key): has a value of the wrong kind") }
+    private static func refusal(_ key: String, _ number: Int) -> String? {
+        if key == "threads", !ServerOptions.threadsAllowed.contains(number) {
+            return ServerOptions.threadsRefusal(number)
         }
-        if case .number(let threads) = table["threads"], !ServerOptions.threadsAllowed.contains(threads) {
-            throw DiskError("\(path): threads: \(ServerOptions.threadsRefusal(threads))")
+        if key == "rejoin-delay", !ServerOptions.secondsAllowed.contains(number) {
+            return ServerOptions.secondsRefusal(number)
         }
+        return nil
     }
 
     /// Fills in what the command line left open.
@@ -93,6 +104,10 @@ public struct Configuration: Sendable {
         if options.defaultMirror == nil, case .text(let name) = table["default"] { options.defaultMirror = name }
         if options.onEvent == nil, case .text(let path) = table["on-event"] { options.onEvent = path }
         if options.threads == nil, case .number(let threads) = table["threads"] { options.threads = threads }
+        if options.autoRejoin == nil, case .flag(let flag) = table["auto-rejoin"] { options.autoRejoin = flag }
+        if options.rejoinSeconds == nil, case .number(let seconds) = table["rejoin-delay"] {
+            options.rejoinSeconds = seconds
+        }
         if case .flag(true) = table["degraded"] { options.allowDegraded = true }
         if case .flag(true) = table["read-only"] { options.isReadOnly = true }
     }

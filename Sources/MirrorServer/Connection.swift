@@ -129,6 +129,13 @@ struct ServerLimits {
     var reservedBytes = 8 << 20
     var modestBytes = 64 << 10
     var controlConnections = 64
+    /// Disks that are being opened at once, for one reactor.
+    var openings = 64
+    var watchNanoseconds: UInt64 = 1_000_000_000
+    /// Between two looks for disks that are away.
+    var searchNanoseconds: UInt64 = 5_000_000_000
+    /// Each so many-th goes beyond the places that are known.
+    var searchesUntilThorough = 6
     var controlLineBytes = 64 << 10
     /// Events and answers that a program does not read.
     var controlOutputBytes = 16 << 20

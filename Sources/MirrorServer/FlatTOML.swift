@@ -26,10 +26,18 @@ struct FlatTOML {
     private init(_ text: String) { scalars = Array(text.unicodeScalars) }
 
     static func parse(_ text: String) throws(Fault) -> [String: Value] {
+        var lines: [String: Int] = [:]
+        return try parse(text, lines: &lines)
+    }
+
+    /// - Parameter lines: where each key stands.
+    static func parse(_ text: String, lines: inout [String: Int]) throws(Fault) -> [String: Value] {
         var parser = FlatTOML(text)
         var table: [String: Value] = [:]
         while try parser.skipToContent() {
+            let line = parser.line
             let key = try parser.key()
+            lines[key] = line
             parser.skipBlanks()
             guard parser.take("=") else { throw parser.fault("\(key): = is missing") }
             parser.skipBlanks()

@@ -35,8 +35,8 @@ extension Reactor {
                     throw DiskError(
                         "the disk of plex \(plex) was not seen by this server; name it: plexus join \(name) DISK")
                 }
-                try join(path, mirror, .known(plex), force: false, for: asker)
-            case .join: try join(disk(of: request), mirror, .anything, force: request.force ?? false, for: asker)
+                try open(path, mirror, .known(plex), force: false, for: asker)
+            case .join: try open(disk(of: request), mirror, .anything, force: request.force ?? false, for: asker)
             case .add: try bringNew(request, mirror, replacing: nil, for: asker)
             case .replace:
                 try bringNew(request, mirror, replacing: try find(request.plex, in: mirror), for: asker)
@@ -86,7 +86,7 @@ extension Reactor {
     }
 
     mutating func send(
-        _ command: Command, to mirror: Int, for asker: UInt64,
+        _ command: Command, to mirror: Int, for asker: UInt64?,
         disk: PendingCommand.NewDisk? = nil, dissolves: Bool = false
     ) {
         let id = CommandID(nextCommand)
@@ -150,7 +150,7 @@ extension Reactor {
             }
             if case .failed(let text) = answer {
                 logger.warning("mirror=\(mirrors[mirror].name): \(text)")
-                if pending.asker == nil { post(.complaint(text), to: 0) }
+                if pending.asker == nil, pending.disk == nil { post(.complaint(text), to: 0) }
             }
             if let asker = pending.asker { respond(response, to: asker) }
         }

@@ -10,8 +10,20 @@ enum JoinPurpose {
     case anything
     /// This plex, which is out.
     case known(PlexIndex)
+    /// The same, and nobody has asked for it.
+    case returning(PlexIndex)
     /// A new plex, which may take the place of another.
     case new(replacing: PlexIndex?)
+}
+
+/// A disk that is being opened.
+struct PendingOpening {
+    var path: String
+    var mirror: Int
+    var purpose: JoinPurpose
+    var force: Bool
+    /// Key of the control connection, of the first reactor. Nil: the server does it by itself.
+    var asker: UInt64?
 }
 
 /// Bringing disks in: join, online, add, replace.
@@ -27,73 +39,129 @@ extension Reactor {
     ) throws(DiskError) {
         let path = try disk(of: request)
         let mayCreate = request.create ?? false
-        let isThere = unsafe access(path, F_OK) == 0
-        guard isThere || mayCreate else {
-            throw DiskError("\(path): does not exist; to have a sparse file made there: --create")
+        try open(
+            path, mirror, .new(replacing: replacing), force: request.force ?? false, mayCreate: mayCreate, for: asker)
+    }
+
+    /// Has a disk opened that is to join. What comes of it is decided when it is open, see `opened`.
+    ///
+    /// - Parameters:
+    ///   - mayCreate: where there is no file one is made.
+    ///   - asker: nil: nobody, the server does it by itself.
+    mutating func open(
+        _ path: String, _ mirror: Int, _ purpose: JoinPurpose, force: Bool, mayCreate: Bool = false, for asker: UInt64?
+    ) throws(DiskError) {
+        if let owner = group.owner(of: path) { throw DiskError("\(path): is in use by mirror \(owner) already") }
+        guard openings.count < limits.openings else { throw DiskError("\(path): too many disks are being opened") }
+        guard !openings.values.contains(where: { $0.path == path }) else {
+            throw DiskError("\(path): is being opened already; a disk that hangs keeps whoever opens it waiting")
         }
-        if !isThere { try create(path, like: mirror) }
-        do throws(DiskError) {
-            try join(
-                path, mirror, .new(replacing: replacing), force: request.force ?? false, isMade: !isThere, for: asker)
-        } catch {
-            if !isThere { unsafe unlink(path) }
-            throw error
+        let record = mirrors[mirror].mirror.record
+        var wish = OpenedDisk.Wish(path: path, mirror: record.mirror, force: force)
+        if mayCreate { wish.newFile = try newFile(path, record) }
+        if case .new = purpose {
+            wish.advice =
+                mayCreate ? "no file is made among devices" : "to have a sparse file made there: --create"
+        }
+        let ticket = nextCommand
+        nextCommand += 1
+        openings[ticket] = PendingOpening(path: path, mirror: mirror, purpose: purpose, force: force, asker: asker)
+        let wanted = wish
+        opener.begin(ticket) {
+            do throws(DiskError) { return .opened(.success(try OpenedDisk.open(wanted))) } catch {
+                return .opened(.failure(error))
+            }
         }
     }
 
     /// A sparse file as large as the mirror's data and metadata need.
-    private func create(_ path: String, like mirror: Int) throws(DiskError) {
-        guard !path.hasPrefix("/dev/") || path.hasPrefix("/dev/shm/") else {
-            throw DiskError("\(path): there is no such device, and no file is made among devices")
-        }
-        let record = mirrors[mirror].mirror.record
+    private func newFile(_ path: String, _ record: Record) throws(DiskError) -> OpenedDisk.Wish.NewFile? {
+        guard !path.hasPrefix("/dev/") || path.hasPrefix("/dev/shm/") else { return nil }
         let bytes = try? Layout.diskBytes(
             forData: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)
         guard let bytes else { throw DiskError("\(path): can't be laid out for mirror \(record.name)") }
-        try Disk.create(path, bytes: bytes, allocatedFrom: record.dataBytes)
+        return OpenedDisk.Wish.NewFile(bytes: bytes, allocatedFrom: record.dataBytes)
     }
 
-    /// Opens the disk, finds out whether it may become a plex of this mirror, and hands it to the core.
-    mutating func join(
-        _ path: String, _ mirror: Int, _ purpose: JoinPurpose, force: Bool, isMade: Bool = false, for asker: UInt64
-    ) throws(DiskError) {
-        if let owner = group.owner(of: path) { throw DiskError("\(path): is in use by mirror \(owner) already") }
-        let disk = try Disk.open(path, .readWrite)
+    mutating func takeDiskNews() {
+        for (ticket, news) in opener.take() {
+            switch news {
+            case .opened(let result):
+                guard let opening = openings.removeValue(forKey: ticket) else { continue }
+                opened(opening, result)
+            case .seen(let plexes):
+                if let mirror = searches.removeValue(forKey: ticket) { seen(plexes, mirror) }
+            }
+        }
+    }
+
+    private mutating func opened(_ opening: PendingOpening, _ result: Result<OpenedDisk, DiskError>) {
         do throws(DiskError) {
-            let record = mirrors[mirror].mirror.record
-            let (plex, attachment) = try judge(disk, record, purpose, force: force)
-            if case .known(let expected) = purpose, expected != plex {
-                throw DiskError("\(path): is plex \(plex) now, not plex \(expected)")
+            let opened = try result.get()
+            do throws(DiskError) {
+                try join(opened, opening)
+            } catch {
+                opened.giveBack()
+                throw error
             }
-            let index = Int(plex.value)
-            guard mirrors[mirror].disks[index] == nil else {
-                throw DiskError(
-                    "plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(mirrors[mirror].name)"
-                )
-            }
-            let oldPath = mirrors[mirror].paths[index]
-            mirrors[mirror].setDisk(disk, of: plex)
-            group.claim(path, mirror: mirrors[mirror].name)
-            mirrors[mirror].paths[index] = path
-            mirrors[mirror].plexMeters[index] = IOMeter()
-            let replaced: PlexIndex? = if case .new(let replaced) = purpose { replaced } else { nil }
-            send(
-                .join(plex, attachment, replacing: replaced == plex ? nil : replaced), to: mirror, for: asker,
-                disk: PendingCommand.NewDisk(disk: disk, plex: plex, oldPath: oldPath, isMade: isMade))
         } catch {
-            disk.shut()
-            throw error
+            if let asker = opening.asker { respond(.failure(error.description), to: asker) }
+            if case .returning(let plex) = opening.purpose { object(opening.mirror, plex, error.description) }
+        }
+    }
+
+    /// Finds out whether the disk may become a plex of this mirror, and hands it to the core.
+    private mutating func join(_ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
+        let mirror = opening.mirror
+        let path = opening.path
+        guard !mirrors[mirror].isStopped else {
+            throw DiskError("mirror \(mirrors[mirror].name) was stopped meanwhile")
+        }
+        let (plex, attachment) = try judge(opened, mirrors[mirror].mirror.record, opening)
+        try check(plex, opened, opening)
+        let index = Int(plex.value)
+        guard mirrors[mirror].disks[index] == nil else {
+            throw DiskError(
+                "plex \(plex) takes part already, or still has I/O outstanding; see plexus status \(mirrors[mirror].name)"
+            )
+        }
+        let oldPath = mirrors[mirror].paths[index]
+        mirrors[mirror].setDisk(opened.disk, of: plex)
+        group.claim(path, mirror: mirrors[mirror].name)
+        mirrors[mirror].paths[index] = path
+        mirrors[mirror].plexMeters[index] = IOMeter()
+        let replaced: PlexIndex? = if case .new(let replaced) = opening.purpose { replaced } else { nil }
+        send(
+            .join(plex, attachment, replacing: replaced == plex ? nil : replaced), to: mirror, for: opening.asker,
+            disk: PendingCommand.NewDisk(disk: opened.disk, plex: plex, oldPath: oldPath, isMade: opened.isMade))
+    }
+
+    /// It must be the plex that was meant, and, unasked, still be one that is taken back.
+    private func check(_ plex: PlexIndex, _ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
+        switch opening.purpose {
+        case .anything, .new: break
+        case .known(let expected):
+            if expected != plex { throw DiskError("\(opening.path): is plex \(plex) now, not plex \(expected)") }
+        case .returning(let expected):
+            guard expected == plex, case .found(let superblock) = opened.scan else {
+                throw DiskError("\(opening.path): is not plex \(expected) any more")
+            }
+            let objection = mirrors[opening.mirror].objection(
+                toReturnOf: plex, superblock, opened.pages, unixNanoseconds: now.unixNanoseconds)
+            if let objection { throw DiskError("\(opening.path): \(objection)") }
         }
     }
 
     private func judge(
-        _ disk: Disk, _ record: Record, _ purpose: JoinPurpose, force: Bool
+        _ opened: OpenedDisk, _ record: Record, _ opening: PendingOpening
     ) throws(DiskError) -> (PlexIndex, Attachment) {
-        switch try disk.scan() {
+        let disk = opened.disk
+        let force = opening.force
+        switch opened.scan {
         case .found(let superblock):
-            if case .new = purpose {
+            if case .new = opening.purpose {
                 try checkUnknown(disk, superblock, record)
-            } else if let known = try judgeKnown(disk, superblock, record, force: force) {
+            } else if let known = try judgeKnown(opened, superblock, record, force: force) {
                 return known
             }
             if !force {
@@ -108,12 +176,12 @@ extension Reactor {
                 )
             }
         case .none:
-            if !force, let signature = try Signature.find(on: disk) {
+            if !force, let signature = opened.signature {
                 throw DiskError(
                     "\(disk.path): holds \(signature); its contents would be lost. To overwrite it: --force")
             }
         }
-        return try (vacancy(in: record, disk, purpose), freshAttachment(disk, record))
+        return try (vacancy(in: record, disk, opening.purpose), freshAttachment(disk, record))
     }
 
     /// A disk that is a plex of this mirror already would lose what makes a delta possible.
@@ -129,8 +197,9 @@ extension Reactor {
 
     /// A disk that was a plex of this mirror, or was broken off it.
     private func judgeKnown(
-        _ disk: Disk, _ superblock: Superblock, _ record: Record, force: Bool
+        _ opened: OpenedDisk, _ superblock: Superblock, _ record: Record, force: Bool
     ) throws(DiskError) -> (PlexIndex, Attachment)? {
+        let disk = opened.disk
         let own = superblock.record
         let isMember = own.mirror == record.mirror
         guard isMember || own.parent?.mirror == record.mirror, let plex = record.index(of: superblock.plex) else {
@@ -150,19 +219,15 @@ extension Reactor {
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }
         return (
             plex,
-            Attachment(superblock, basis: basis(disk, superblock, record), copies: try disk.superblockCopies())
+            Attachment(superblock, basis: basis(opened, superblock, record), copies: opened.copies)
         )
     }
 
     /// How much must be copied. A copy that was broken off may have been mounted: only the time of its file's last
     /// change can tell.
-    private func basis(_ disk: Disk, _ superblock: Superblock, _ record: Record) -> JoinBasis {
-        let own = superblock.record
-        if own.mirror != record.mirror, let objection = disk.objection(toUntouchedSince: own.updatedTime) {
-            return .everything(objection)
-        }
-        let pagesOf = own.mirror == record.mirror ? nil : own.parent?.mirror
-        return JoinBasis(superblock, disk.pages(of: superblock, mirror: pagesOf), joining: record)
+    private func basis(_ opened: OpenedDisk, _ superblock: Superblock, _ record: Record) -> JoinBasis {
+        if let objection = opened.objection { return .everything(objection) }
+        return JoinBasis(superblock, opened.pages, joining: record)
     }
 
     /// A free place; where there is none a disk may still take the place of one that is not in use.

@@ -11,14 +11,14 @@ internal import URing
 /// One loop on one thread: sockets, disks, clock, control socket, signals. A server has one, or a `ReactorGroup` of
 /// them.
 ///
-/// Files: `+Disks` (operations of the core and their completions), `+Connections` (accepting, reading,
+/// Files: `+Disks` (operations of the core and their completions), `+Joining` and `+Returning` (disks that come and go), `+Connections` (accepting, reading,
 /// sending), `+Requests` (from NBD requests to the core and back), `+Group` (mail between reactors), `+Control`,
 /// `+Commands` and `+Resolve` (the control socket).
 struct Reactor: ~Copyable {
     /// What a completion is about; the top byte of its user data.
     enum Source: UInt8 {
         case disk, connectionInput, connectionOutput, listener, controlListener, controlInput, controlOutput, signal,
-            mail, ignored
+            mail, diskNews, ignored
     }
 
     let group: ReactorGroup
@@ -85,6 +85,13 @@ struct Reactor: ~Copyable {
     var controls: [ControlConnection?] = []
     var nextCommand: UInt64 = 1
     var commands: [CommandID: PendingCommand] = [:]
+    let opener: DiskOpener
+    /// By ticket.
+    var openings: [UInt64: PendingOpening] = [:]
+    /// For disks that are away, by ticket: of which mirror.
+    var searches: [UInt64: Int] = [:]
+    /// Monotonic nanoseconds.
+    var nextWatchAt: UInt64 = 0
     /// By ticket.
     var gatherings: [UInt64: Gathering] = [:]
 
@@ -115,6 +122,7 @@ struct Reactor: ~Copyable {
     ) throws(SystemError) {
         let limits = ServerLimits(threads: group.mailboxes.count)
         let ring = try Ring(entries: 1024)
+        let opener = try DiskOpener()
         let smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
         let largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
         let pages = (mirrors.count + refused.count) * limits.metadataPagesPerMirror
@@ -134,6 +142,7 @@ struct Reactor: ~Copyable {
         self.limits = limits
         self.logger = logger
         self.ring = ring
+        self.opener = opener
         self.smallPool = smallPool
         self.largePool = largePool
         self.metadataPool = metadataPool
@@ -192,6 +201,7 @@ struct Reactor: ~Copyable {
     mutating func run(whenReady: (borrowing Reactor) -> Void) -> Bool {
         if isFirst { watchSignals() }
         if !isAlone { poll(group.mailboxes[place].file, .mail, 0) }
+        poll(opener.file, .diskNews, 0)
         for (index, listener) in listeners.enumerated() { poll(listener.file, .listener, UInt64(index)) }
         if let controlListener { poll(controlListener.file, .controlListener, 0) }
         for index in mirrors.indices {
@@ -286,6 +296,7 @@ struct Reactor: ~Copyable {
 
     private mutating func tick() {
         for index in mirrors.indices where !mirrors[index].isStopped { deliver(.tick, to: index) }
+        watchDisks()
     }
 
     private mutating func completed(_ completion: Completion) {
@@ -309,6 +320,9 @@ struct Reactor: ~Copyable {
         case .mail:
             group.mailboxes[place].drainFile()
             if !completion.hasMore { poll(group.mailboxes[place].file, .mail, 0) }
+        case .diskNews:
+            takeDiskNews()
+            if !completion.hasMore { poll(opener.file, .diskNews, 0) }
         case .ignored: break
         }
     }

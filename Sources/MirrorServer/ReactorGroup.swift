@@ -20,6 +20,7 @@ final class ReactorGroup: Sendable {
     private let helpers: Range<Int>
     private let runningMirrors: Atomic<Int>
     private let openConnections = Atomic(0)
+    private let currentPolicies: Mutex<Policies>
     /// Which mirror has a disk open, by path.
     private let owners = Mutex<[String: String]>([:])
 
@@ -29,7 +30,8 @@ final class ReactorGroup: Sendable {
     /// - Parameters:
     ///   - threads: at least 1, at most `useful`.
     ///   - mirrors: how many are served at start.
-    init(threads: Int, mirrors: Int) throws(SystemError) {
+    init(threads: Int, mirrors: Int, policies: Policies = Policies()) throws(SystemError) {
+        currentPolicies = Mutex(policies)
         var mailboxes: [Mailbox] = []
         for _ in 0..<threads { mailboxes.append(try Mailbox()) }
         self.mailboxes = mailboxes
@@ -55,6 +57,11 @@ final class ReactorGroup: Sendable {
     var areAllStopped: Bool { runningMirrors.load(ordering: .sequentiallyConsistent) == 0 }
     func mirrorStarted() { runningMirrors.add(1, ordering: .sequentiallyConsistent) }
     func mirrorsStopped(_ count: Int) { runningMirrors.subtract(count, ordering: .sequentiallyConsistent) }
+
+    var policies: Policies {
+        get { currentPolicies.withLock { $0 } }
+        set { currentPolicies.withLock { $0 = newValue } }
+    }
 
     func claimDisks(of mirror: borrowing ServedMirror) {
         for case let disk? in mirror.disks { claim(disk.path, mirror: mirror.name) }

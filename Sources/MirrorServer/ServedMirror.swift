@@ -21,6 +21,7 @@ struct ServedMirror: ~Copyable {
     /// What `plexus events` shows, oldest first.
     var events: [EventRecord]
     var isStopped = false
+    var returning = ReturnWatch()
     /// Who waits for its only plex's disk to become a plain one.
     var dissolver: (asker: UInt64, plex: PlexIndex)?
     /// Was told of something since `endBatch`.
@@ -119,6 +120,9 @@ struct ServedMirror: ~Copyable {
             io: disk.map { $0.isDirect ? "direct" : "buffered" },
             readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
             corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: 0)
+        if let objection = returning.objections[index] {
+            report.reason = [report.reason, objection].compactMap { $0 }.joined(separator: "; ")
+        }
         report.atRisk = plex.isAtRisk
         report.replaces = plex.member.replaces.map { Int($0.value) }
         report.queueDepth = plex.operationsInFlight

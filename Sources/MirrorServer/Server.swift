@@ -22,10 +22,29 @@ public struct ServerOptions: Sendable {
     public var isReadOnly = false
     /// Absolute path of a program that is run for each event.
     public var onEvent: String?
+    /// A plex whose disk comes back takes part again. Nil: yes.
+    public var autoRejoin: Bool?
+    /// Not sooner than so many seconds after it went. Nil: 10.
+    public var rejoinSeconds: Int?
     /// Reactors, each on a thread of its own. Nil: one.
     public var threads: Int?
 
     public static let threadsAllowed = 1...64
+
+    /// Of a delay.
+    public static let secondsAllowed = 0...86_400
+
+    public static func secondsRefusal(_ seconds: Int) -> String {
+        "\(seconds) seconds: allowed are \(secondsAllowed.lowerBound) to \(secondsAllowed.upperBound)"
+    }
+
+    var policies: Policies {
+        var policies = Policies()
+        policies.disks = disks
+        if let autoRejoin { policies.rejoins = autoRejoin }
+        if let rejoinSeconds { policies.rejoinSeconds = UInt64(rejoinSeconds) }
+        return policies
+    }
 
     public static func threadsRefusal(_ threads: Int) -> String {
         "\(threads) threads: allowed are \(threadsAllowed.lowerBound) to \(threadsAllowed.upperBound)"
@@ -89,7 +108,7 @@ public enum Server {
         let wanted = options.threads ?? 1
         let count = ReactorGroup.useful(threads: wanted, mirrors: opening.served.count)
         if count < wanted { logger.warning("\(count) threads are used: more than two for each mirror have no work") }
-        let group = try ReactorGroup(threads: count, mirrors: opening.served.count)
+        let group = try ReactorGroup(threads: count, mirrors: opening.served.count, policies: options.policies)
         var shares = UniqueArray<UniqueArray<ServedMirror>>()
         let routes = deal(&opening.served, to: &shares, group)
         let threads = try ReactorThreads(

@@ -9,7 +9,7 @@ package enum Fault: Int, CaseIterable, Sendable {
     // Below: drawn from a stream of their own, so that seeds keep their meaning.
     case droppedWrite, misdirectedWrite, bitFlip, shrink, zombie, swappedPaths
     // Counted only; whether a run has them is drawn from a third stream.
-    case replace, resyncOrder
+    case replace, resyncOrder, noticed
 
     package var name: String { "\(self)" }
 }

@@ -55,7 +55,10 @@ extension Simulation {
         while violation == nil, !isOutOfSteps, let server {
             if server.mirror.isOpen, isUncommanded {
                 for disk in disks.indices where server.disks[disk] == nil { join(disk) }
-                if server.mirror.status().state == .healthy, server.mirror.record.inSync.count == disks.count {
+                let record = server.mirror.record
+                // Whoever is to be replaced by another would still be forgotten.
+                let isSettled = record.configured.members.allSatisfy { record[$0].replaces == nil }
+                if server.mirror.status().state == .healthy, record.inSync.count == disks.count, isSettled {
                     return true
                 }
             }

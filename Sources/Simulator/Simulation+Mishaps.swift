@@ -13,6 +13,7 @@ extension Simulation {
     func mishapTurn() {
         queue.add(.mishap, at: now + UInt64(random.within(1...200)) * 1_000_000 * crawl)
         rot()
+        noticeVanished()
         guard isHostile, server != nil, random.chance(200) else { return }
         switch random.below(5) {
         case 0 where profile.has(.vanish): vanish(random.below(disks.count), forGood: false)
@@ -48,6 +49,20 @@ extension Simulation {
         }
         let milliseconds = forGood ? 10_000_000 : random.within(1...5000)
         disks[disk].returnsAt = now + UInt64(milliseconds) * 1_000_000
+    }
+
+    /// The driver looks whether the disks are still there, as the server does: one is told of as long as a good one is.
+    private func noticeVanished() {
+        guard let server, server.mirror.isOpen, !server.isReadOnly else { return }
+        let gone = server.disks.indices.filter { server.disks[$0].map { disks[$0].isAway } ?? false }
+        guard !gone.isEmpty, additions?.chance(200) ?? false else { return }
+        let away = PlexSet(mask: gone.reduce(0) { $0 | 1 << UInt8($1) })
+        guard !server.mirror.goodPlexes.isSubset(of: away) else { return }
+        count(.noticed)
+        for plex in away.members {
+            note("plex \(plex) is seen to have vanished")
+            handle(.vanished(plex))
+        }
     }
 
     private func spoil(_ disk: Int) {

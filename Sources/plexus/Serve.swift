@@ -45,6 +45,16 @@ struct Serve: ParsableCommand {
     )
     var onEvent: String?
 
+    @Flag(
+        inversion: .prefixedNo,
+        help:
+            "Take a failed or missing plex back by itself when its disk is there again, if it suffices to copy what it missed and it did not fail three times within an hour. Default: yes."
+    )
+    var autoRejoin: Bool?
+
+    @Option(help: "Not sooner than so many seconds after it went. Default: 10.")
+    var rejoinDelay: Int?
+
     @Flag(help: "Start although in-sync plexes are absent. They may hold newer data, and are rebuilt when they return.")
     var degraded = false
 
@@ -66,6 +76,11 @@ struct Serve: ParsableCommand {
             }
             options.threads = threads
             options.onEvent = onEvent
+            if let rejoinDelay, !ServerOptions.secondsAllowed.contains(rejoinDelay) {
+                throw Failure("--rejoin-delay: \(ServerOptions.secondsRefusal(rejoinDelay))")
+            }
+            options.autoRejoin = autoRejoin
+            options.rejoinSeconds = rejoinDelay
             if let config { try Configuration(path: config).complete(&options) }
             guard !options.disks.isEmpty else { throw Failure("no disks named; usage: plexus serve DISK...") }
             options.disks = options.disks.map(absolute)

@@ -32,6 +32,8 @@ import Testing
         read-only = true
         threads = 4
         on-event = "/usr/sbin/tell"
+        auto-rejoin = false
+        rejoin-delay = 60
         """
 
     @Test func everySettingIsTaken() throws {
@@ -41,7 +43,7 @@ import Testing
         #expect(options.socket == "/run/plexus/nbd.sock" && options.control == "/run/plexus/control.sock")
         #expect(options.listen == ["127.0.0.1:10809", "[::1]:10809"])
         #expect(options.defaultMirror == "data" && options.allowDegraded && options.isReadOnly)
-        #expect(options.threads == 4)
+        #expect(options.threads == 4 && options.autoRejoin == false && options.rejoinSeconds == 60)
     }
 
     @Test func commandLineDecides() throws {
@@ -72,27 +74,34 @@ import Testing
 
     @Test(arguments: ["disk", "Disks", "readonly", "read_only"]) func unknownKeyIsNamedWithTheKnown(key: String) throws
     {
-        let known = "control, default, degraded, disks, listen, on-event, read-only, socket, threads"
-        try #expect(refusedText("\(key) = true") == "unknown key \(key); known: \(known)")
+        let known =
+            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, socket, threads"
+        try #expect(refusedText("\n# here\n\(key) = true") == "line 3: unknown key \(key); known: \(known)")
     }
 
     @Test(arguments: [0, 65, 999_999_999]) func threadsHaveBounds(threads: Int) throws {
-        try #expect(refusedText("threads = \(threads)") == "threads: \(threads) threads: allowed are 1 to 64")
+        try #expect(refusedText("threads = \(threads)") == "line 1: threads: \(threads) threads: allowed are 1 to 64")
+    }
+
+    @Test func delaysHaveBounds() throws {
+        try #expect(
+            refusedText("rejoin-delay = 86401") == "line 1: rejoin-delay: 86401 seconds: allowed are 0 to 86400")
     }
 
     @Test(arguments: [
         #"disks = "/dev/sda""#, "socket = 3", "control = true", "default = []", #"degraded = "yes""#, "read-only = 1",
         "listen = true", "socket = 1.5", "control = 2026-11-21", "default = { a = 1 }",
-        "threads = true", #"threads = "2""#, "threads = 2.5", "threads = -1", "socket = 1",
+        "threads = true", "auto-rejoin = 1", "rejoin-delay = true", #"threads = "2""#, "threads = 2.5", "threads = -1",
+        "socket = 1",
     ])
     func valueOfTheWrongKindIsRefused(line: String) throws {
         let key = String(line.prefix { $0 != " " })
-        try #expect(refusedText(line) == "\(key): has a value of the wrong kind")
+        try #expect(refusedText(line) == "line 1: \(key): has a value of the wrong kind")
     }
 
     @Test(arguments: ["disks = [1, 2]", #"listen = ["a", true]"#]) func listMustHoldTexts(line: String) throws {
         let key = String(line.prefix { $0 != " " })
-        try #expect(refusedText(line) == "\(key): must hold texts only")
+        try #expect(refusedText(line) == "line 1: \(key): must hold texts only")
     }
 
     @Test(arguments: [
@@ -100,7 +109,8 @@ import Testing
         "[\n", "[[=", "disks = [}", "[disks]\na = 1", "a.b = 1",
     ])
     func badTOMLIsRefused(text: String) throws {
-        try #expect(refusedText(text).hasPrefix("is no valid TOML: "))
+        let text = try refusedText(text)
+        #expect(text.hasPrefix("line ") && text.contains(": is no valid TOML: "))
     }
 
     @Test func absentFileIsNamed() throws {

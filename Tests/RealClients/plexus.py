@@ -60,6 +60,12 @@ def binary() -> Path:
     raise SystemExit("plexus is not built: run swift build -c release --product plexus, or set PLEXUS")
 
 
+def rejoin_options(options) -> list[str]:
+    """A plex stays out until the test says so, unless the test is about that."""
+    words = [str(option) for option in options]
+    return [] if "--auto-rejoin" in words or "--config" in words or "--read-only" in words else ["--no-auto-rejoin"]
+
+
 def thread_options(case: object = None) -> list[str]:
     """`--threads` for servers of the case: its own `threads`, else $PLEXUS_TEST_THREADS, else the default."""
     threads = getattr(case, "threads", None) or THREADS
@@ -315,7 +321,7 @@ class Server:
         with open(self.stdout, "ab") as output:
             self.process = case.spawn(
                 label, *(user or []), binary(), "serve", *self.disks, "--socket", self.socket, "--control", self.control,
-                *thread_options(case), *options, stdout=output, **popen)
+                *thread_options(case), *rejoin_options(options), *options, stdout=output, **popen)
         if ready:
             self.wait_ready()
 

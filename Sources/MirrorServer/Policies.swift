@@ -1,0 +1,9 @@
+/// What the server does by itself. May change while it runs, see SIGHUP.
+struct Policies: Sendable {
+    /// Disks that were named; where to look for those that are missing.
+    var disks: [String] = []
+    /// A plex whose disk comes back takes part again.
+    var rejoins = true
+    /// So long after it went, and not sooner.
+    var rejoinSeconds: UInt64 = 10
+}
