@@ -1,7 +1,7 @@
 /// What goes over the control socket: one JSON object per line, a request, then responses until `isLast`.
 public struct ControlRequest: Codable, Sendable {
     public enum Verb: String, Codable, Sendable {
-        case status, `break`, join, add, replace, resync, dissolve, offline, online, stop, events, resolve
+        case status, `break`, join, add, replace, spare, resync, dissolve, offline, online, stop, events, resolve
     }
 
     public static let currentVersion = 1
@@ -17,6 +17,8 @@ public struct ControlRequest: Codable, Sendable {
     public var follow: Bool?
     /// The disk is a file that is to be made.
     public var create: Bool?
+    /// The disk is to be a spare no more.
+    public var remove: Bool?
     /// `pause`, `resume` or `limit`, of a resync.
     public var order: String?
     /// Bytes per second; null: no limit.

@@ -172,6 +172,17 @@ public struct StatusReport: Codable, Sendable {
         }
     }
 
+    public struct HotSpare: Codable, Sendable {
+        public var disk: String
+        /// `ready` or `missing`.
+        public var state: String
+
+        public init(disk: String, state: String) {
+            self.disk = disk
+            self.state = state
+        }
+    }
+
     public struct Mirror: Codable, Sendable {
         public var name: String
         public var uuid: String
@@ -190,6 +201,8 @@ public struct StatusReport: Codable, Sendable {
         /// Null if the mirror is not served.
         public var latency: Latency?
         public var plexes: [Plex]
+        /// Disks that stand by.
+        public var hotSpares: [HotSpare] = []
 
         public init(name: String, uuid: String, size: UInt64, state: String) {
             self.name = name
@@ -205,7 +218,7 @@ public struct StatusReport: Codable, Sendable {
 
         enum CodingKeys: String, CodingKey {
             case name, uuid, size, state, reason, action, generation, epoch, readOnly, clients, bitmap, resync, scrub
-            case queueDepth, latency, plexes
+            case queueDepth, latency, plexes, hotSpares
         }
 
         public init(from decoder: any Decoder) throws {
@@ -225,6 +238,7 @@ public struct StatusReport: Codable, Sendable {
             queueDepth = try container.decodeIfPresent(Int.self, forKey: .queueDepth)
             latency = try container.decodeIfPresent(Latency.self, forKey: .latency)
             plexes = try container.decode([Plex].self, forKey: .plexes)
+            hotSpares = try container.decodeIfPresent([HotSpare].self, forKey: .hotSpares) ?? []
         }
 
         public func encode(to encoder: any Encoder) throws {
@@ -246,6 +260,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(queueDepth, forKey: .queueDepth)
             try container.encode(latency, forKey: .latency)
             try container.encode(plexes, forKey: .plexes)
+            try container.encode(hotSpares, forKey: .hotSpares)
         }
 
         public var isServed: Bool { !["split", "failed", "offline"].contains(state) }

@@ -300,8 +300,9 @@ extension Mirror {
             .brokenOff, plex: plex,
             text: "forgotten: \(uuid)" + (successor.map { ", replaced by plex \($0)" } ?? ""))
         leave(plex, .removed)
+        let predecessor = successor == nil ? nil : record[plex].replaces
         record.members[Int(plex.value)] = .absent
-        forgetReplacing(plex)
+        forgetReplacing(plex, leaving: predecessor)
         awaitRecord()
     }
 

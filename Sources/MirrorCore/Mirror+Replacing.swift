@@ -32,8 +32,12 @@ extension Mirror {
     }
 
     /// Nobody is to take its place any more: it went another way, or another disk has its number.
-    mutating func forgetReplacing(_ plex: PlexIndex) {
-        for other in record.configured.members where record[other].replaces == plex { record[other].replaces = nil }
+    ///
+    /// - Parameter heir: whom it was to replace itself; whoever was to replace it does that now.
+    mutating func forgetReplacing(_ plex: PlexIndex, leaving heir: PlexIndex? = nil) {
+        for other in record.configured.members where record[other].replaces == plex {
+            record[other].replaces = heir == other ? nil : heir
+        }
     }
 
     /// An order of our own stands in the queue, or is being carried out.

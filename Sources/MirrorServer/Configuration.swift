@@ -13,6 +13,7 @@ internal import Foundation
 ///     on-event = "/usr/local/sbin/tell-me"
 ///     auto-rejoin = true
 ///     rejoin-delay = 10
+///     spare-delay = 300
 public struct Configuration: Sendable {
     private enum Kind {
         case text, texts, textOrTexts, flag, number
@@ -21,6 +22,7 @@ public struct Configuration: Sendable {
     private static let keys: [String: Kind] = [
         "disks": .texts, "socket": .text, "listen": .textOrTexts, "control": .text, "default": .text, "degraded": .flag,
         "read-only": .flag, "threads": .number, "on-event": .text, "auto-rejoin": .flag, "rejoin-delay": .number,
+        "spare-delay": .number,
     ]
     private var table: [String: Value] = [:]
 
@@ -86,7 +88,7 @@ public struct Configuration: Sendable {
         if key == "threads", !ServerOptions.threadsAllowed.contains(number) {
             return ServerOptions.threadsRefusal(number)
         }
-        if key == "rejoin-delay", !ServerOptions.secondsAllowed.contains(number) {
+        if key == "rejoin-delay" || key == "spare-delay", !ServerOptions.secondsAllowed.contains(number) {
             return ServerOptions.secondsRefusal(number)
         }
         return nil
@@ -107,6 +109,9 @@ public struct Configuration: Sendable {
         if options.autoRejoin == nil, case .flag(let flag) = table["auto-rejoin"] { options.autoRejoin = flag }
         if options.rejoinSeconds == nil, case .number(let seconds) = table["rejoin-delay"] {
             options.rejoinSeconds = seconds
+        }
+        if options.spareSeconds == nil, case .number(let seconds) = table["spare-delay"] {
+            options.spareSeconds = seconds
         }
         if case .flag(true) = table["degraded"] { options.allowDegraded = true }
         if case .flag(true) = table["read-only"] { options.isReadOnly = true }

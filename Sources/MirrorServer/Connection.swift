@@ -131,6 +131,8 @@ struct ServerLimits {
     var controlConnections = 64
     /// Disks that are being opened at once, for one reactor.
     var openings = 64
+    /// Of one mirror.
+    var spares = 8
     var watchNanoseconds: UInt64 = 1_000_000_000
     /// Between two looks for disks that are away.
     var searchNanoseconds: UInt64 = 5_000_000_000

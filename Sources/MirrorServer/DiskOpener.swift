@@ -13,6 +13,9 @@ final class DiskOpener: Sendable {
         case opened(Result<OpenedDisk, DiskError>)
         /// Of the plexes that were looked for, those that were found.
         case seen([SeenPlex])
+        /// A spare, or why it is none.
+        case marked(HotSpare?, DiskError?)
+        case dismissed(DiskError?)
     }
 
     /// Becomes readable when there is news; eventfd(2).
@@ -81,6 +84,7 @@ struct OpenedDisk: Sendable {
     var signature: String?
     /// It is a new file.
     var isMade = false
+    var wasSpare = false
 
     /// - Throws: `DiskError`; a file that was made for it is gone again.
     static func open(_ wish: Wish) throws(DiskError) -> OpenedDisk {

@@ -22,6 +22,8 @@ public struct Examination: Codable, Sendable {
         public var updated: String?
         public var host: String?
         public var parentMirror: String?
+        /// UUID of the mirror whose spare this is; `name` is its name.
+        public var spareOf: String?
         public var members: [MemberReport] = []
         public var history: [PastReport] = []
         public var areas: [AreaReport] = []
@@ -82,6 +84,13 @@ public struct Examination: Codable, Sendable {
                 let disk = try Disk.open(path, .readOnly)
                 defer { disk.shut() }
                 report.diskSize = disk.bytes
+                if case .none = try disk.scan(), let mark = try disk.spareMark() {
+                    report.spareOf = mark.mirror.description
+                    report.name = mark.name
+                    report.updated = isoTime(mark.time)
+                    disks.append(report)
+                    continue
+                }
                 let superblock = try disk.superblock()
                 let pages = disk.pages(of: superblock)
                 report.fill(superblock, pages)

@@ -19,6 +19,8 @@ struct Opening: ~Copyable {
         var patienceSeconds = 5
     }
 
+    private var spares: [HotSpare] = []
+
     private struct Candidate {
         var disk: Disk
         var superblock: Superblock
@@ -38,6 +40,10 @@ struct Opening: ~Copyable {
                     let disk = try Disk.open(
                         path, options.isReadOnly ? .readOnly : .readWrite, patienceSeconds: options.patienceSeconds)
                     do throws(DiskError) {
+                        if let mark = try opening.mark(disk) {
+                            opening.spares.append(HotSpare(disk: disk, mark: mark))
+                            continue
+                        }
                         let superblock = try disk.superblock()
                         candidates.append(
                             Candidate(
@@ -54,10 +60,33 @@ struct Opening: ~Copyable {
             }
         } catch {
             for candidate in candidates { candidate.disk.shut() }
+            for spare in opening.spares { spare.disk.shut() }
             throw error
         }
         opening.assembleAll(candidates, options)
+        opening.assignSpares(options)
         return opening
+    }
+
+    /// Of a disk that carries no superblock.
+    private func mark(_ disk: Disk) throws(DiskError) -> SpareMark? {
+        guard case .none = try disk.scan() else { return nil }
+        return try disk.spareMark()
+    }
+
+    private mutating func assignSpares(_ options: Options) {
+        for spare in spares {
+            let index = served.indices.first { served[$0].mirror.record.mirror == spare.mark.mirror }
+            if let index, !options.isReadOnly {
+                served[index].spares.append(spare)
+            } else {
+                warnings.append(
+                    "\(spare.disk.path): is a spare of mirror \(spare.mark.name) (\(spare.mark.mirror)), which is not served here for writing; not used"
+                )
+                spare.disk.shut()
+            }
+        }
+        spares = []
     }
 
     private mutating func assembleAll(_ candidates: [Candidate], _ options: Options) {

@@ -6,4 +6,6 @@ struct Policies: Sendable {
     var rejoins = true
     /// So long after it went, and not sooner.
     var rejoinSeconds: UInt64 = 10
+    /// A plex that is out for so long is replaced by a spare.
+    var spareSeconds: UInt64 = 300
 }

@@ -40,6 +40,7 @@ extension Reactor {
             case .add: try bringNew(request, mirror, replacing: nil, for: asker)
             case .replace:
                 try bringNew(request, mirror, replacing: try find(request.plex, in: mirror), for: asker)
+            case .spare: try spare(request, mirror, for: asker)
             case .dissolve:
                 try checkDissolving(mirror)
                 deliver(.tick, to: mirror)

@@ -71,6 +71,7 @@ extension Reactor {
     /// To be called once the mirror no longer takes requests.
     mutating func mirrorStopped(_ index: Int) {
         mirrors[index].isStopped = true
+        releaseSpares(index)
         let stopped = MirrorPlace(reactor: place, index: index)
         broadcast(.mirrorStopped(stopped))
         routeStopped(stopped)

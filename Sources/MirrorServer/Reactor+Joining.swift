@@ -12,8 +12,20 @@ enum JoinPurpose {
     case known(PlexIndex)
     /// The same, and nobody has asked for it.
     case returning(PlexIndex)
+    /// It is to stand by.
+    case spare
     /// A new plex, which may take the place of another.
     case new(replacing: PlexIndex?)
+}
+
+extension JoinPurpose {
+    /// What it holds is of no use.
+    var isOfNewDisk: Bool {
+        switch self {
+        case .new, .spare: true
+        case .anything, .known, .returning: false
+        }
+    }
 }
 
 /// A disk that is being opened.
@@ -59,7 +71,7 @@ extension Reactor {
         let record = mirrors[mirror].mirror.record
         var wish = OpenedDisk.Wish(path: path, mirror: record.mirror, force: force)
         if mayCreate { wish.newFile = try newFile(path, record) }
-        if case .new = purpose {
+        if purpose.isOfNewDisk {
             wish.advice =
                 mayCreate ? "no file is made among devices" : "to have a sparse file made there: --create"
         }
@@ -87,8 +99,11 @@ extension Reactor {
         for (ticket, news) in opener.take() {
             switch news {
             case .opened(let result):
-                guard let opening = openings.removeValue(forKey: ticket) else { continue }
-                opened(opening, result)
+                if let opening = openings.removeValue(forKey: ticket) { opened(opening, result) }
+            case .marked(let spare, let error):
+                if let opening = openings.removeValue(forKey: ticket) { marked(opening, spare, error) }
+            case .dismissed(let error):
+                if let opening = openings.removeValue(forKey: ticket) { dismissed(opening, error) }
             case .seen(let plexes):
                 if let mirror = searches.removeValue(forKey: ticket) { seen(plexes, mirror) }
             }
@@ -99,7 +114,11 @@ extension Reactor {
         do throws(DiskError) {
             let opened = try result.get()
             do throws(DiskError) {
-                try join(opened, opening)
+                if case .spare = opening.purpose {
+                    try mark(opened, opening)
+                } else {
+                    try join(opened, opening)
+                }
             } catch {
                 opened.giveBack()
                 throw error
@@ -111,7 +130,7 @@ extension Reactor {
     }
 
     /// Finds out whether the disk may become a plex of this mirror, and hands it to the core.
-    private mutating func join(_ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
+    mutating func join(_ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
         let mirror = opening.mirror
         let path = opening.path
         guard !mirrors[mirror].isStopped else {
@@ -139,7 +158,7 @@ extension Reactor {
     /// It must be the plex that was meant, and, unasked, still be one that is taken back.
     private func check(_ plex: PlexIndex, _ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
         switch opening.purpose {
-        case .anything, .new: break
+        case .anything, .new, .spare: break
         case .known(let expected):
             if expected != plex { throw DiskError("\(opening.path): is plex \(plex) now, not plex \(expected)") }
         case .returning(let expected):
@@ -155,33 +174,36 @@ extension Reactor {
     private func judge(
         _ opened: OpenedDisk, _ record: Record, _ opening: PendingOpening
     ) throws(DiskError) -> (PlexIndex, Attachment) {
-        let disk = opened.disk
-        let force = opening.force
+        if case .found(let superblock) = opened.scan, !opening.purpose.isOfNewDisk,
+            let known = try judgeKnown(opened, superblock, record, force: opening.force)
+        {
+            return known
+        }
+        try checkContents(opened, record, opening)
+        let plex = try vacancy(in: record, opened.disk, opening.purpose)
+        let reason = opened.wasSpare ? "it was a spare" : "it is new to this mirror"
+        return (plex, try freshAttachment(opened.disk, record, reason))
+    }
+
+    /// What lies on a disk that is to be overwritten.
+    func checkContents(_ opened: OpenedDisk, _ record: Record, _ opening: PendingOpening) throws(DiskError) {
+        let path = opened.disk.path
+        if case .found(let superblock) = opened.scan, opening.purpose.isOfNewDisk {
+            try checkUnknown(opened.disk, superblock, record)
+        }
+        guard !opening.force else { return }
         switch opened.scan {
         case .found(let superblock):
-            if case .new = opening.purpose {
-                try checkUnknown(disk, superblock, record)
-            } else if let known = try judgeKnown(opened, superblock, record, force: force) {
-                return known
-            }
-            if !force {
-                throw DiskError(
-                    "\(disk.path): is a plex of mirror \(superblock.record.name) (\(superblock.record.mirror)); to overwrite it: --force"
-                )
-            }
+            throw DiskError(
+                "\(path): is a plex of mirror \(superblock.record.name) (\(superblock.record.mirror)); to overwrite it: --force"
+            )
         case .damaged, .futureFormat, .unknownFeature, .forked:
-            if !force {
-                throw DiskError(
-                    "\(disk.path): carries Plexus metadata that is damaged or of another version; to overwrite it: --force"
-                )
-            }
+            throw DiskError(
+                "\(path): carries Plexus metadata that is damaged or of another version; to overwrite it: --force")
         case .none:
-            if !force, let signature = opened.signature {
-                throw DiskError(
-                    "\(disk.path): holds \(signature); its contents would be lost. To overwrite it: --force")
-            }
+            guard let signature = opened.signature else { return }
+            throw DiskError("\(path): holds \(signature); its contents would be lost. To overwrite it: --force")
         }
-        return try (vacancy(in: record, disk, opening.purpose), freshAttachment(disk, record))
     }
 
     /// A disk that is a plex of this mirror already would lose what makes a delta possible.
@@ -247,14 +269,16 @@ extension Reactor {
         return PlexIndex(free)
     }
 
-    private func freshAttachment(_ disk: Disk, _ record: Record) throws(DiskError) -> Attachment {
+    func freshAttachment(
+        _ disk: Disk, _ record: Record, _ reason: String = "it is new to this mirror"
+    ) throws(DiskError) -> Attachment {
         do throws(LayoutError) {
             let layout = try Layout(
                 joining: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes)
             var entropy = systemEntropy()
             return Attachment(
                 uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0,
-                basis: .everything("it is new to this mirror"), copies: SuperblockCopies(torn: .all))
+                basis: .everything(reason), copies: SuperblockCopies(torn: .all))
         } catch {
             switch error {
             case .diskTooSmall(let has, let needs):

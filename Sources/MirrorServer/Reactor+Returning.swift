@@ -24,6 +24,7 @@ extension Reactor {
         for mirror in mirrors.indices where !mirrors[mirror].isStopped && !isStopping {
             findVanished(mirror)
             search(mirror)
+            takeSpare(mirror)
         }
     }
 
@@ -53,7 +54,10 @@ extension Reactor {
         let search = PlexSearch(
             mirror: record.mirror, plexes: Set(out.members.map { record[$0].uuid }),
             paths: mirrors[mirror].paths.compactMap { $0 } + policies.disks,
-            inUse: Set(mirrors.indices.flatMap { mirrors[$0].disks.compactMap { $0?.identity } }),
+            inUse: Set(
+                mirrors.indices.flatMap { index in
+                    mirrors[index].disks.compactMap { $0?.identity } + mirrors[index].spares.map(\.disk.identity)
+                }),
             isThorough: mirrors[mirror].returning.searches % limits.searchesUntilThorough == 0)
         mirrors[mirror].returning.searches += 1
         mirrors[mirror].returning.isSearching = true

@@ -65,6 +65,7 @@ final class ReactorGroup: Sendable {
 
     func claimDisks(of mirror: borrowing ServedMirror) {
         for case let disk? in mirror.disks { claim(disk.path, mirror: mirror.name) }
+        for spare in mirror.spares { claim(spare.disk.path, mirror: mirror.name) }
     }
 
     func claim(_ path: String, mirror: String) { owners.withLock { $0[path] = mirror } }

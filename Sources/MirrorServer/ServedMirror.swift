@@ -22,6 +22,8 @@ struct ServedMirror: ~Copyable {
     var events: [EventRecord]
     var isStopped = false
     var returning = ReturnWatch()
+    /// Stand by, in the order in which they are taken.
+    var spares: [HotSpare] = []
     /// Who waits for its only plex's disk to become a plain one.
     var dissolver: (asker: UInt64, plex: PlexIndex)?
     /// Was told of something since `endBatch`.
@@ -102,6 +104,9 @@ struct ServedMirror: ~Copyable {
                 plex: $0.plex.map { Int($0.value) }, done: $0.done, total: $0.total,
                 bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason,
                 limit: $0.limit, running: $0.isRunning)
+        }
+        report.hotSpares = spares.map {
+            StatusReport.HotSpare(disk: $0.disk.path, state: $0.disk.hasVanished ? "missing" : "ready")
         }
         report.queueDepth = mirror.requestsInFlight
         report.latency = StatusReport.Latency(

@@ -26,6 +26,8 @@ public struct ServerOptions: Sendable {
     public var autoRejoin: Bool?
     /// Not sooner than so many seconds after it went. Nil: 10.
     public var rejoinSeconds: Int?
+    /// A plex that is out for so long is replaced by a spare. Nil: 300.
+    public var spareSeconds: Int?
     /// Reactors, each on a thread of its own. Nil: one.
     public var threads: Int?
 
@@ -43,6 +45,7 @@ public struct ServerOptions: Sendable {
         policies.disks = disks
         if let autoRejoin { policies.rejoins = autoRejoin }
         if let rejoinSeconds { policies.rejoinSeconds = UInt64(rejoinSeconds) }
+        if let spareSeconds { policies.spareSeconds = UInt64(spareSeconds) }
         return policies
     }
 

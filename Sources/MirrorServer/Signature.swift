@@ -1,10 +1,12 @@
 internal import CLibBlkid
 internal import Glibc
+internal import MirrorFormat
 
 /// What foreign data a disk carries, as libblkid sees it.
 enum Signature {
     /// Names the file system, partition table, RAID, LVM or ZFS member found; nil for a blank disk.
     static func find(on disk: Disk) throws(DiskError) -> String? {
+        if let mark = try disk.spareMark() { return "a spare of mirror \(mark.name)" }
         guard let probe = unsafe blkid_new_probe() else { throw DiskError("\(disk.path): libblkid has no memory") }
         defer { unsafe blkid_free_probe(probe) }
         // libblkid reads in pieces of its own; O_DIRECT would refuse them.

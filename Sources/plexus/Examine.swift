@@ -26,6 +26,10 @@ struct Examine: ParsableCommand {
 
     private func show(_ report: Examination) {
         for disk in report.disks where disk.error == nil {
+            if let mirror = disk.spareOf {
+                print("\(disk.disk): spare of mirror \(disk.name ?? "?") (\(mirror)), since \(disk.updated ?? "?")")
+                continue
+            }
             let index = disk.index.map(String.init) ?? "?"
             print("\(disk.disk): plex \(index) of mirror \(disk.name ?? "?") (\(disk.mirror ?? "?"))")
             print("  plex \(disk.plex ?? "?"), role \(disk.role ?? "?"), \(disk.clean == true ? "clean" : "not clean")")

@@ -55,6 +55,9 @@ struct Serve: ParsableCommand {
     @Option(help: "Not sooner than so many seconds after it went. Default: 10.")
     var rejoinDelay: Int?
 
+    @Option(help: "After how many seconds a plex that is failed or missing is replaced by a spare. Default: 300.")
+    var spareDelay: Int?
+
     @Flag(help: "Start although in-sync plexes are absent. They may hold newer data, and are rebuilt when they return.")
     var degraded = false
 
@@ -79,6 +82,10 @@ struct Serve: ParsableCommand {
             if let rejoinDelay, !ServerOptions.secondsAllowed.contains(rejoinDelay) {
                 throw Failure("--rejoin-delay: \(ServerOptions.secondsRefusal(rejoinDelay))")
             }
+            if let spareDelay, !ServerOptions.secondsAllowed.contains(spareDelay) {
+                throw Failure("--spare-delay: \(ServerOptions.secondsRefusal(spareDelay))")
+            }
+            options.spareSeconds = spareDelay
             options.autoRejoin = autoRejoin
             options.rejoinSeconds = rejoinDelay
             if let config { try Configuration(path: config).complete(&options) }

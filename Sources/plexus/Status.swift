@@ -83,6 +83,7 @@ struct StatusScreen {
             )
             if let reason = plex.reason { lines.append("        \(reason)") }
         }
+        for spare in mirror.hotSpares { lines.append("  spare  \(spare.disk)  \(spare.state)") }
         return lines.joined(separator: "\n")
     }
 

@@ -48,6 +48,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         broken.queueDepth = 2
         broken.replaces = 0
         mirror.queueDepth = 3
+        mirror.hotSpares = [StatusReport.HotSpare(disk: "/srv/s.img", state: "ready")]
         mirror.plexes = [plex(0, disk: "/srv/a.img", state: "in-sync", reason: nil, io: "direct"), broken]
         return mirror
     }
@@ -57,7 +58,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             try encode(report([degraded])) == """
                 {"mirrors":[{"action":"bring it back: plexus join data /srv/b.img",\
                 "bitmap":{"dirty":3,"regionSize":1048576,"regions":1024},"clients":1,"epoch":12,\
-                "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","latency":null,"name":"data","plexes":[\
+                "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","hotSpares":[{"disk":"/srv/s.img","state":"ready"}],\
+                "latency":null,"name":"data","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"disk":"/srv/a.img","index":0,"io":"direct",\
                 "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"in-sync",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
@@ -76,7 +78,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         mirror.plexes = [plex(0, disk: nil, state: "missing", reason: nil, io: nil)]
         #expect(
             try encode(report([mirror])) == """
-                {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","latency":null,"name":"m","plexes":[\
+                {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","hotSpares":[],"latency":null,"name":"m","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"latency":null,"missedBytes":null,\
                 "queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"missing",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"queueDepth":null,"readOnly":false,"reason":null,\
@@ -125,6 +127,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
                 "mirrors.plexes.missedBytes", "mirrors.queueDepth", "mirrors.latency", "mirrors.plexes.queueDepth",
                 "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.resync.limit",
+                "mirrors.hotSpares", "mirrors.hotSpares.disk", "mirrors.hotSpares.state",
             ])
     }
 

@@ -72,6 +72,24 @@ import Testing
         #expect(bench.record.configured == set(1, 3))
     }
 
+    /// The first successor has failed, and another takes its place: that of the first plex with it.
+    @Test func successorOfASuccessorReplacesBoth() throws {
+        let bench = try MirrorBench()
+        _ = try replace(0, by: 2, in: bench)
+        bench.settle(failing: { $0.plex == 2 && $0.kind == .write ? DiskFailure(kind: .media, errorNumber: 5) : nil })
+        #expect(bench.record[PlexIndex(2)].role == .failed && bench.record[PlexIndex(2)].replaces == PlexIndex(0))
+        let attachment = Attachment(
+            uuid: plexUUID(7), layout: try Disk.layout(), sequence: 0, basis: .everything("it was a spare"))
+        bench.command(.join(PlexIndex(3), attachment, replacing: PlexIndex(2)))
+        for _ in 0..<4 {
+            bench.settle()
+            bench.tick()
+        }
+        bench.settle()
+        #expect(bench.record.configured == set(1, 3) && bench.record.inSync == set(1, 3))
+        #expect(bench.record[PlexIndex(3)].replaces == nil && bench.status().state == .healthy)
+    }
+
     @Test func onePlexIsReplacedByOneOnly() throws {
         let bench = try MirrorBench()
         _ = try replace(0, by: 2, in: bench)

@@ -34,6 +34,7 @@ import Testing
         on-event = "/usr/sbin/tell"
         auto-rejoin = false
         rejoin-delay = 60
+        spare-delay = 600
         """
 
     @Test func everySettingIsTaken() throws {
@@ -44,6 +45,7 @@ import Testing
         #expect(options.listen == ["127.0.0.1:10809", "[::1]:10809"])
         #expect(options.defaultMirror == "data" && options.allowDegraded && options.isReadOnly)
         #expect(options.threads == 4 && options.autoRejoin == false && options.rejoinSeconds == 60)
+        #expect(options.spareSeconds == 600)
     }
 
     @Test func commandLineDecides() throws {
@@ -75,7 +77,7 @@ import Testing
     @Test(arguments: ["disk", "Disks", "readonly", "read_only"]) func unknownKeyIsNamedWithTheKnown(key: String) throws
     {
         let known =
-            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, socket, threads"
+            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, socket, spare-delay, threads"
         try #expect(refusedText("\n# here\n\(key) = true") == "line 3: unknown key \(key); known: \(known)")
     }
 

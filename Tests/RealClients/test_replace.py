@@ -87,7 +87,8 @@ class Add(Case):
         refused = server.verb("add", "data", foreign, code=1)
         self.assertIn("--force", refused.stderr)
         self.assertEqual(before, foreign.read_bytes())
-        self.assertIn("no such device", server.verb("add", "data", "/dev/plexus-none", "--create", code=1).stderr)
+        refused = server.verb("add", "data", "/dev/plexus-none", "--create", code=1)
+        self.assertIn("no file is made among devices", refused.stderr)
         server.stop()
 
 
