@@ -16,6 +16,7 @@ final class DiskOpener: Sendable {
         /// A spare, or why it is none.
         case marked(HotSpare?, DiskError?)
         case dismissed(DiskError?)
+        case reloaded(Result<Reload, DiskError>)
     }
 
     /// Becomes readable when there is news; eventfd(2).

@@ -10,6 +10,16 @@ struct Listener {
     let path: String?
     /// How clients are told to find it: `socket=PATH` or `HOST:PORT`.
     let address: String
+    /// As in `ServerOptions.listenOrigins`; nil: it was handed to us.
+    var origin: String?
+
+    /// - Parameter origin: a Unix path, or `tcp:` and what `--listen` says.
+    static func listen(_ origin: String) throws(DiskError) -> [Listener] {
+        var listeners =
+            origin.hasPrefix("tcp:") ? try tcp(String(origin.dropFirst("tcp:".count))) : [try unix(origin)]
+        for index in listeners.indices { listeners[index].origin = origin }
+        return listeners
+    }
 
     func shut() {
         close(file)

@@ -49,6 +49,7 @@ enum Note {
     /// What do you know? Answered by `gathered`.
     case gather(ControlRequest, ticket: UInt64)
     case gathered(GatheredReports, ticket: UInt64, from: Int)
+    case standBy(HotSpare)
     case stop
     /// What did not go well while stopping.
     case complaint(String)

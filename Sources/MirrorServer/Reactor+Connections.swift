@@ -21,7 +21,7 @@ extension Reactor {
     }
 
     mutating func accept(_ index: Int) {
-        let listener = listeners[index]
+        guard let listener = listeners[index] else { return }
         while true {
             guard isStopping || handshaking < limits.handshakes else {
                 // A burst of honest clients is served in a moment; idle ones are gone in ten seconds.

@@ -1,6 +1,7 @@
 internal import BasicContainers
 internal import Control
 internal import MirrorCore
+internal import MirrorFormat
 internal import NBDProtocol
 internal import URing
 
@@ -61,6 +62,7 @@ extension Reactor {
         case .gather(let request, let ticket):
             post(.gathered(gather(request), ticket: ticket, from: place), to: 0)
         case .gathered(let part, let ticket, let reactor): gathered(part, ticket, from: reactor)
+        case .standBy(let spare): standBy(spare)
         case .stop: beginStop()
         case .complaint(let text): stopComplaints.append(text)
         }
@@ -72,6 +74,7 @@ extension Reactor {
     mutating func mirrorStopped(_ index: Int) {
         mirrors[index].isStopped = true
         releaseSpares(index)
+        group.leave(mirrors[index].mirror.record.mirror)
         let stopped = MirrorPlace(reactor: place, index: index)
         broadcast(.mirrorStopped(stopped))
         routeStopped(stopped)

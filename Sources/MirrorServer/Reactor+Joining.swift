@@ -104,6 +104,7 @@ extension Reactor {
                 if let opening = openings.removeValue(forKey: ticket) { marked(opening, spare, error) }
             case .dismissed(let error):
                 if let opening = openings.removeValue(forKey: ticket) { dismissed(opening, error) }
+            case .reloaded(let result): reloaded(result)
             case .seen(let plexes):
                 if let mirror = searches.removeValue(forKey: ticket) { seen(plexes, mirror) }
             }

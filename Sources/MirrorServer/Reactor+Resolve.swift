@@ -57,11 +57,7 @@ extension Reactor {
         }
         refused.remove(at: position)
         let mirror = mirrors.count
-        mirrors.append(opening.served.remove(at: 0))
-        group.mirrorStarted()
-        group.claimDisks(of: mirrors[mirror])
-        announce(mirror)
-        deliver(.tick, to: mirror)
+        take(up: opening.served.remove(at: 0))
         var response = ControlResponse()
         response.message =
             "mirror \(mirrors[mirror].name) is served from the side that was kept; see plexus status \(mirrors[mirror].name) for the others"

@@ -12,7 +12,7 @@ internal import URing
 /// them.
 ///
 /// Files: `+Disks` (operations of the core and their completions), `+Joining` and `+Returning` (disks that come and go), `+Connections` (accepting, reading,
-/// sending), `+Requests` (from NBD requests to the core and back), `+Group` (mail between reactors), `+Control`,
+/// sending), `+Requests` (from NBD requests to the core and back), `+Group` (mail between reactors), `+Reload`, `+Control`,
 /// `+Commands` and `+Resolve` (the control socket).
 struct Reactor: ~Copyable {
     /// What a completion is about; the top byte of its user data.
@@ -54,7 +54,8 @@ struct Reactor: ~Copyable {
     var catalog: ExportCatalog
     let isReadOnly: Bool
 
-    var listeners: [Listener]
+    /// Nil: no longer wanted.
+    var listeners: [Listener?]
     let controlListener: Listener?
     var connections: [Connection?] = []
     var nextGeneration: UInt32 = 1
@@ -98,6 +99,7 @@ struct Reactor: ~Copyable {
     var now = currentInstant()
     var lastTick: UInt64 = 0
     var signalFile: Int32 = -1
+    var settings = Settings(options: ServerOptions(), read: nil)
     var stopDeadline: UInt64?
     /// Set when all mirrors are stopped: until when the last replies may take.
     var drainDeadline: UInt64?
@@ -202,7 +204,9 @@ struct Reactor: ~Copyable {
         if isFirst { watchSignals() }
         if !isAlone { poll(group.mailboxes[place].file, .mail, 0) }
         poll(opener.file, .diskNews, 0)
-        for (index, listener) in listeners.enumerated() { poll(listener.file, .listener, UInt64(index)) }
+        for case (let index, let listener?) in listeners.enumerated() {
+            poll(listener.file, .listener, UInt64(index))
+        }
         if let controlListener { poll(controlListener.file, .controlListener, 0) }
         for index in mirrors.indices {
             mirrors[index].mirror.endBatch(now: now)
@@ -308,15 +312,22 @@ struct Reactor: ~Copyable {
         case .connectionOutput: outputReady(value)
         case .listener:
             accept(Int(value))
-            if !completion.hasMore, !isStopping { poll(listeners[Int(value)].file, .listener, value) }
+            if !completion.hasMore, !isStopping, let listener = listeners[Int(value)] {
+                poll(listener.file, .listener, value)
+            }
         case .controlListener:
             acceptControl()
             if !completion.hasMore, let controlListener { poll(controlListener.file, .controlListener, 0) }
         case .controlInput: controlReady(value, hasMore: completion.hasMore)
         case .controlOutput: controlWritable(value)
         case .signal:
-            drainSignals()
-            beginStop()
+            let signals = takeSignals()
+            if signals.contains(where: { $0 != SIGHUP || settings.read == nil }) {
+                beginStop()
+            } else if !signals.isEmpty {
+                beginReload()
+            }
+            if !completion.hasMore { poll(signalFile, .signal, 0) }
         case .mail:
             group.mailboxes[place].drainFile()
             if !completion.hasMore { poll(group.mailboxes[place].file, .mail, 0) }
@@ -336,14 +347,19 @@ struct Reactor: ~Copyable {
 
     /// Signals arrive as readable bytes, like everything else.
     private mutating func watchSignals() {
-        var set = stopSignals()
+        var set = stopSignals(isHangUpAmong: settings.read != nil)
         signalFile = unsafe signalfd(-1, &set, Int32(SFD_NONBLOCK | SFD_CLOEXEC))
         poll(signalFile, .signal, 0)
     }
 
-    private mutating func drainSignals() {
+    /// Source: signalfd(2); each signal is 128 bytes, its number the first four.
+    private mutating func takeSignals() -> [Int32] {
+        var signals: [Int32] = []
         var information = [UInt8](repeating: 0, count: 128)
-        while unsafe read(signalFile, &information, 128) > 0 {}
+        while unsafe read(signalFile, &information, 128) == 128 {
+            signals.append(unsafe information.withUnsafeBytes { unsafe $0.loadUnaligned(as: Int32.self) })
+        }
+        return signals
     }
 
     /// Requests in flight are answered, everything is flushed and marked clean.
@@ -382,7 +398,7 @@ struct Reactor: ~Copyable {
 
     private mutating func finish() -> Bool {
         sendAll()
-        for listener in listeners { listener.shut() }
+        for case let listener? in listeners { listener.shut() }
         controlListener?.shut()
         for connection in connections { if let connection { close(connection) } }
         for control in controls { if let control { endControl(control) } }

@@ -1,5 +1,6 @@
 internal import Glibc
 internal import MirrorCore
+internal import MirrorFormat
 internal import NBDProtocol
 internal import Synchronization
 internal import URing
@@ -21,6 +22,8 @@ final class ReactorGroup: Sendable {
     private let runningMirrors: Atomic<Int>
     private let openConnections = Atomic(0)
     private let currentPolicies: Mutex<Policies>
+    /// Where mirrors run.
+    private let places = Mutex<[MirrorUUID: MirrorPlace]>([:])
     /// Which mirror has a disk open, by path.
     private let owners = Mutex<[String: String]>([:])
 
@@ -57,6 +60,11 @@ final class ReactorGroup: Sendable {
     var areAllStopped: Bool { runningMirrors.load(ordering: .sequentiallyConsistent) == 0 }
     func mirrorStarted() { runningMirrors.add(1, ordering: .sequentiallyConsistent) }
     func mirrorsStopped(_ count: Int) { runningMirrors.subtract(count, ordering: .sequentiallyConsistent) }
+
+    func enter(_ mirror: MirrorUUID, _ place: MirrorPlace) { places.withLock { $0[mirror] = place } }
+    func leave(_ mirror: MirrorUUID) { places.withLock { _ = $0.removeValue(forKey: mirror) } }
+    func place(of mirror: MirrorUUID) -> MirrorPlace? { places.withLock { $0[mirror] } }
+    var mirrors: Set<MirrorUUID> { places.withLock { Set($0.keys) } }
 
     var policies: Policies {
         get { currentPolicies.withLock { $0 } }

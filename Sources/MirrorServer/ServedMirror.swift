@@ -62,6 +62,12 @@ struct ServedMirror: ~Copyable {
 
     var zeroesFast: Bool { channels.indices.allSatisfy { channels[$0]?.zeroesFast ?? true } }
 
+    /// It is not served after all.
+    func shutDisks() {
+        for case let disk? in disks { disk.shut() }
+        for spare in spares { spare.disk.shut() }
+    }
+
     /// - Parameter disk: nil: the plex has none any more.
     mutating func setDisk(_ disk: Disk?, of plex: PlexIndex) {
         disks[Int(plex.value)] = disk

@@ -71,10 +71,15 @@ public struct ServerOptions: Sendable {
 public enum Server {
     /// Runs until it is stopped.
     ///
-    /// - Parameter announce: called with a line for the user once everything answers.
+    /// - Parameters:
+    ///   - reread: gives the options anew at SIGHUP; nil: SIGHUP stops the server.
+    ///   - announce: called with a line for the user once everything answers.
     /// - Returns: the exit code.
     /// - Throws: `DiskError` when it can't start.
-    public static func run(_ options: ServerOptions, logger: Logger, announce: (String) -> Void) throws -> Int32 {
+    public static func run(
+        _ options: ServerOptions, reread: (@Sendable () throws -> ServerOptions)? = nil, logger: Logger,
+        announce: (String) -> Void
+    ) throws -> Int32 {
         signal(SIGPIPE, SIG_IGN)
         raiseFileLimit()
         let handedOver = Listener.activated()
@@ -106,7 +111,7 @@ public enum Server {
             throw error
         }
         // Before there are other threads, so that none of them gets these signals.
-        var signals = stopSignals()
+        var signals = stopSignals(isHangUpAmong: reread != nil)
         unsafe sigprocmask(SIG_BLOCK, &signals, nil)
         let wanted = options.threads ?? 1
         let count = ReactorGroup.useful(threads: wanted, mirrors: opening.served.count)
@@ -123,11 +128,13 @@ public enum Server {
                 0, of: group, mirrors: shares.remove(at: 0), routes: routes, refused: opening.refused,
                 listeners: listeners, controlListener: control, defaultName: options.defaultMirror,
                 isReadOnly: options.isReadOnly, logger: logger)
+            reactor.settings.options = options
         } catch {
             threads.cancel()
             throw error
         }
         reactor.eventProgram = eventProgram
+        reactor.settings.read = reread
         threads.run()
         let isClean = reactor.run { reactor in
             for line in addresses(reactor) { announce(line) }
@@ -154,8 +161,9 @@ public enum Server {
             let mirror = served.remove(at: 0)
             group.claimDisks(of: mirror)
             let reactor = group.reactor(ofMirror: routes.count)
-            routes.append(
-                Route(export: mirror.export, place: MirrorPlace(reactor: reactor, index: shares[reactor].count)))
+            let place = MirrorPlace(reactor: reactor, index: shares[reactor].count)
+            group.enter(mirror.mirror.record.mirror, place)
+            routes.append(Route(export: mirror.export, place: place))
             shares[reactor].append(mirror)
         }
         return routes
@@ -170,11 +178,8 @@ public enum Server {
     private static func listen(_ options: ServerOptions, _ handedOver: [Listener]) throws(DiskError) -> [Listener] {
         var listeners = handedOver
         do throws(DiskError) {
-            for text in options.listen { listeners += try Listener.tcp(text) }
-            if let path = options.socket {
-                listeners.append(try Listener.unix(path))
-            } else if listeners.isEmpty {
-                listeners.append(try Listener.unix(ServerOptions.defaultSocket))
+            for origin in options.listenOrigins(hasOthers: !handedOver.isEmpty) {
+                listeners += try Listener.listen(origin)
             }
         } catch {
             for listener in listeners { listener.shut() }
@@ -208,7 +213,7 @@ public enum Server {
         for route in reactor.routes.indices {
             let plainName = reactor.routes[route].name
             let name = plainName.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed) ?? plainName
-            for listener in reactor.listeners {
+            for case let listener? in reactor.listeners {
                 if let path = listener.path {
                     let absolute = path.hasPrefix("/") ? path : FileManager.default.currentDirectoryPath + "/" + path
                     let socket = absolute.addingPercentEncoding(withAllowedCharacters: plain) ?? absolute

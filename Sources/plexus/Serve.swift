@@ -8,7 +8,8 @@ struct Serve: ParsableCommand {
         abstract: "Serve every mirror found on the disks, in the foreground.",
         discussion: """
             Prints the NBD URI of each mirror once it answers. SIGTERM, SIGINT or `plexus stop` end it in good
-            order: requests in flight are answered, everything is flushed and marked clean. Speaks the start-up
+            order: requests in flight are answered, everything is flushed and marked clean. SIGHUP reads the file of --config again, and no client
+            notices; without --config it stops the server too. Speaks the start-up
             protocols of systemd (sockets handed over, readiness).
             """)
 
@@ -88,12 +89,19 @@ struct Serve: ParsableCommand {
             options.spareSeconds = spareDelay
             options.autoRejoin = autoRejoin
             options.rejoinSeconds = rejoinDelay
-            if let config { try Configuration(path: config).complete(&options) }
-            guard !options.disks.isEmpty else { throw Failure("no disks named; usage: plexus serve DISK...") }
-            options.disks = options.disks.map(absolute)
-            options.onEvent = options.onEvent.map(absolute)
+            let given = options
+            let file = config.map(absolute)
+            let read: @Sendable () throws -> ServerOptions = {
+                var options = given
+                if let file { try Configuration(path: file).complete(&options) }
+                guard !options.disks.isEmpty else { throw DiskError("no disks named; usage: plexus serve DISK...") }
+                options.disks = options.disks.map(absolute)
+                options.onEvent = options.onEvent.map(absolute)
+                return options
+            }
+            options = try read()
             let logger = Logger(label: "plexus", factory: { _ in LineLogHandler() })
-            let code = try Server.run(options, logger: logger) { line in
+            let code = try Server.run(options, reread: file == nil ? nil : read, logger: logger) { line in
                 print(line)
                 flushOutput()
             }
