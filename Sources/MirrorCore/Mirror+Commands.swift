@@ -291,8 +291,8 @@ extension Mirror {
         }
         let uuid = record[plex].uuid
         let successor = successor(of: plex)
-        guard successor != nil || running?.id != .own else {
-            // It was there when this was ordered, and has failed or was taken out since.
+        guard running?.id != .own || mayForgetReplaced(plex) else {
+            // It might when this was ordered; what it rested on has failed or was taken out since.
             answer(.refused("nothing has taken the place of plex \(plex)"))
             return
         }
@@ -373,7 +373,7 @@ extension Mirror {
         }
         if old.uuid != attachment.uuid { forgetReplacing(plex) }
         if old.uuid == attachment.uuid, old.role == .failed || old.role == .stale {
-            log(.plexReturned, plex: plex, text: "plex \(plex) is back")
+            returned(plex)
         }
         record[plex] = member
         plexes[Int(plex.value)] = Plex()

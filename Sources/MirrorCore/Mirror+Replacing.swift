@@ -19,10 +19,18 @@ extension Mirror {
     /// between, and the order may have been refused: the new plex could be the worse one by then.
     mutating func forgetReplaced() {
         guard phase == .running, !isReadOnly, !isRemoving else { return }
-        for plex in record.configured.members where successor(of: plex) != nil && objection(toLosing: plex) == nil {
+        for plex in record.configured.members where mayForgetReplaced(plex) && objection(toLosing: plex) == nil {
             accept(.own, .remove(plex))
             return
         }
+    }
+
+    /// Another has taken its place. A good plex of a mirror that lacks one besides is kept until that is back or given up:
+    /// the move from one disk to another must not leave fewer good copies than there were.
+    func mayForgetReplaced(_ plex: PlexIndex) -> Bool {
+        guard successor(of: plex) != nil else { return false }
+        return !working.contains(plex) || working.count > 2 || record.configured.count <= 2
+            || mutant == .replacedTooEarly
     }
 
     /// Who has taken the place of the plex, and is good.

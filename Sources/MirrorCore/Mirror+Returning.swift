@@ -2,13 +2,15 @@ package import MirrorFormat
 
 /// Disks that vanish, and plexes that come back without being asked for.
 extension Mirror {
-    /// Failed, or absent at the start, and nothing holds their disk. Not those that a user took out.
-    package var plexesThatMayReturn: PlexSet {
+    /// Failed, or absent at the start. Not those that a user took out.
+    package var plexesOut: PlexSet {
         guard phase == .running, !isReadOnly else { return .empty }
-        return record.configured.filter { plex in
-            let isOut = record[plex].role == .failed || record[plex].role == .stale
-            return isOut && plexes[Int(plex.value)].attachment == nil
-        }
+        return record.configured.filter { record[$0].role == .failed || record[$0].role == .stale }
+    }
+
+    /// Of these the ones whose disk nothing holds any more.
+    package var plexesThatMayReturn: PlexSet {
+        plexesOut.filter { plexes[Int($0.value)].attachment == nil }
     }
 
     /// Hold every acknowledged write.
@@ -37,6 +39,16 @@ extension Mirror {
         case .evidence(let evidence):
             return objection(toDelta: plex, evidence).map { "everything would have to be copied, because \($0)" }
         }
+    }
+
+    /// A plex that was out is there again. Whoever was to take its place stays beside it: it may be the one that is good
+    /// when another fails.
+    mutating func returned(_ plex: PlexIndex) {
+        let successors = PlexSet(
+            mask: record.configured.members.reduce(0) { record[$1].replaces == plex ? $0 | PlexSet($1).mask : $0 })
+        forgetReplacing(plex)
+        let text = successors.isEmpty ? "" : "; plex \(list(successors)) does not take its place any more"
+        log(.plexReturned, plex: plex, text: "plex \(plex) is back\(text)")
     }
 
     /// The driver found that a disk is not there any more, though nothing was asked of it. The last good plex stays, as

@@ -139,6 +139,7 @@ extension Mirror {
     private mutating func missAtOpen(_ missing: PlexSet) {
         for plex in record.plexes(in: .recovering).members where plexes[Int(plex.value)].attachment == nil {
             record[plex].role = .stale
+            record[plex].cause = FailureCause(operation: .absence, time: now.unixNanoseconds)
             goOnCounting(plex, epoch: durableEpoch)
             // On record, or its disk would have to show every clearing from now on to be given the rest only.
             wantCommit()
@@ -170,7 +171,7 @@ extension Mirror {
                 // It took part until the end: its disk must be as new as the others'.
                 goOnCounting(plex, epoch: record[plex].missedWriteMap?.epoch ?? 0)
             } else {
-                log(.plexReturned, plex: plex, text: "plex \(plex) is back")
+                returned(plex)
             }
             record[plex].role = .recovering
             planCopy(plex, basis)

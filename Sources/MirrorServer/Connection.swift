@@ -133,9 +133,14 @@ struct ServerLimits {
     var openings = 64
     /// Of one mirror.
     var spares = 8
+    /// Before another spare is tried.
+    var spareRetryNanoseconds: UInt64 = 10_000_000_000
     var watchNanoseconds: UInt64 = 1_000_000_000
     /// Between two looks for disks that are away.
     var searchNanoseconds: UInt64 = 5_000_000_000
+    var searchPatienceNanoseconds: UInt64 = 60_000_000_000
+    /// Of one mirror; a thread each.
+    var hangingSearches = 4
     /// Each so many-th goes beyond the places that are known.
     var searchesUntilThorough = 6
     var controlLineBytes = 64 << 10

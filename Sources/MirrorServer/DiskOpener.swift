@@ -13,9 +13,8 @@ final class DiskOpener: Sendable {
         case opened(Result<OpenedDisk, DiskError>)
         /// Of the plexes that were looked for, those that were found.
         case seen([SeenPlex])
-        /// A spare, or why it is none.
-        case marked(HotSpare?, DiskError?)
-        case dismissed(DiskError?)
+        case marked(Result<HotSpare, DiskError>)
+        case dismissed(Result<Void, DiskError>)
         case reloaded(Result<Reload, DiskError>)
     }
 
@@ -85,7 +84,8 @@ struct OpenedDisk: Sendable {
     var signature: String?
     /// It is a new file.
     var isMade = false
-    var wasSpare = false
+    /// That it was until now.
+    var spare: HotSpare?
 
     /// - Throws: `DiskError`; a file that was made for it is gone again.
     static func open(_ wish: Wish) throws(DiskError) -> OpenedDisk {
@@ -99,7 +99,8 @@ struct OpenedDisk: Sendable {
             opened.isMade = !isThere
             return opened
         } catch {
-            if !isThere { unsafe unlink(wish.path) }
+            // Somebody else may have found the file and opened it.
+            if !isThere, !error.isInUse { unsafe unlink(wish.path) }
             throw error
         }
     }

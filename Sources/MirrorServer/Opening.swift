@@ -71,7 +71,12 @@ struct Opening: ~Copyable {
     /// Of a disk that carries no superblock.
     private func mark(_ disk: Disk) throws(DiskError) -> SpareMark? {
         guard case .none = try disk.scan() else { return nil }
-        return try disk.spareMark()
+        guard let mark = try disk.spareMark() else { return nil }
+        if let signature = try Signature.foreign(on: disk) {
+            throw DiskError(
+                "\(disk.path): was a spare of mirror \(mark.name), and holds \(signature) now: not used")
+        }
+        return mark
     }
 
     private mutating func assignSpares(_ options: Options) {

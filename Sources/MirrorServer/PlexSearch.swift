@@ -20,6 +20,9 @@ struct PlexSearch: Sendable {
 
     var mirror: MirrorUUID
     var plexes: Set<PlexUUID>
+    /// Of these the ones that the server had open: they may be found anywhere. A disk that it was not given when it was
+    /// started may have been left out on purpose, and has to be named.
+    var roaming: Set<PlexUUID>
     /// Where to look first.
     var paths: [String]
     /// Disks that the server has open.
@@ -30,11 +33,13 @@ struct PlexSearch: Sendable {
     func run() -> [SeenPlex] {
         var looked = inUse
         var seen: [SeenPlex] = []
-        for path in paths + (isThorough ? neighbours() : []) {
-            guard Self.mayBeDisk(path), let identity = Disk.identity(of: path), looked.insert(identity).inserted,
-                let plex = look(path)
-            else { continue }
-            seen.append(plex)
+        for (wanted, places) in [(plexes, paths), (roaming, isThorough && !roaming.isEmpty ? neighbours() : [])] {
+            for path in places {
+                guard Self.mayBeDisk(path), let identity = Disk.identity(of: path), looked.insert(identity).inserted,
+                    let plex = look(path, for: wanted)
+                else { continue }
+                seen.append(plex)
+            }
         }
         return seen
     }
@@ -63,11 +68,11 @@ struct PlexSearch: Sendable {
         return found
     }
 
-    private func look(_ path: String) -> SeenPlex? {
+    private func look(_ path: String, for wanted: Set<PlexUUID>) -> SeenPlex? {
         guard let disk = try? Disk.open(path, .readOnly) else { return nil }
         defer { disk.shut() }
         guard let superblock = try? disk.superblock(), superblock.record.mirror == mirror,
-            plexes.contains(superblock.plex)
+            wanted.contains(superblock.plex)
         else { return nil }
         return SeenPlex(path: path, superblock: superblock, pages: disk.pages(of: superblock))
     }

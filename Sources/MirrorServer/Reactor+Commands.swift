@@ -149,6 +149,9 @@ extension Reactor {
                 if let refused = pending.disk { giveBack(refused, mirror) }
             case .failed(let text): response.error = mirrors[mirror].withPaths(text)
             }
+            if case .refused(let text) = answer, pending.asker == nil, pending.disk != nil {
+                logger.warning("mirror=\(mirrors[mirror].name): \(text)")
+            }
             if case .failed(let text) = answer {
                 logger.warning("mirror=\(mirrors[mirror].name): \(text)")
                 if pending.asker == nil, pending.disk == nil { post(.complaint(text), to: 0) }
@@ -163,6 +166,7 @@ extension Reactor {
         }
         mirrors[mirror].paths[Int(new.plex.value)] = new.oldPath
         group.giveUp(new.disk.path)
+        if let spare = new.spare { return standBy(spare) }
         new.disk.shut()
         if new.isMade { unsafe unlink(new.disk.path) }
     }

@@ -53,6 +53,8 @@ struct PendingCommand {
         var oldPath: String?
         /// A file that was made for this.
         var isMade: Bool
+        /// That it was, and is again if it is not wanted.
+        var spare: HotSpare?
     }
 }
 

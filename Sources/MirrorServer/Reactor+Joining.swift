@@ -100,13 +100,13 @@ extension Reactor {
             switch news {
             case .opened(let result):
                 if let opening = openings.removeValue(forKey: ticket) { opened(opening, result) }
-            case .marked(let spare, let error):
-                if let opening = openings.removeValue(forKey: ticket) { marked(opening, spare, error) }
-            case .dismissed(let error):
-                if let opening = openings.removeValue(forKey: ticket) { dismissed(opening, error) }
+            case .marked(let result):
+                if let opening = openings.removeValue(forKey: ticket) { marked(opening, result) }
+            case .dismissed(let result):
+                if let opening = openings.removeValue(forKey: ticket) { dismissed(opening, result) }
             case .reloaded(let result): reloaded(result)
             case .seen(let plexes):
-                if let mirror = searches.removeValue(forKey: ticket) { seen(plexes, mirror) }
+                if let mirror = searches.removeValue(forKey: ticket) { seen(plexes, mirror, ticket: ticket) }
             }
         }
     }
@@ -153,7 +153,8 @@ extension Reactor {
         let replaced: PlexIndex? = if case .new(let replaced) = opening.purpose { replaced } else { nil }
         send(
             .join(plex, attachment, replacing: replaced == plex ? nil : replaced), to: mirror, for: opening.asker,
-            disk: PendingCommand.NewDisk(disk: opened.disk, plex: plex, oldPath: oldPath, isMade: opened.isMade))
+            disk: PendingCommand.NewDisk(
+                disk: opened.disk, plex: plex, oldPath: oldPath, isMade: opened.isMade, spare: opened.spare))
     }
 
     /// It must be the plex that was meant, and, unasked, still be one that is taken back.
@@ -163,6 +164,10 @@ extension Reactor {
         case .known(let expected):
             if expected != plex { throw DiskError("\(opening.path): is plex \(plex) now, not plex \(expected)") }
         case .returning(let expected):
+            // What is being carried out may change what this is judged by.
+            guard !mirrors[opening.mirror].mirror.isCommanded else {
+                throw DiskError("\(opening.path): is taken back when what was ordered before is done")
+            }
             guard expected == plex, case .found(let superblock) = opened.scan else {
                 throw DiskError("\(opening.path): is not plex \(expected) any more")
             }
@@ -181,8 +186,8 @@ extension Reactor {
             return known
         }
         try checkContents(opened, record, opening)
-        let plex = try vacancy(in: record, opened.disk, opening.purpose)
-        let reason = opened.wasSpare ? "it was a spare" : "it is new to this mirror"
+        let plex = try vacancy(in: opening.mirror, opened.disk, opening.purpose)
+        let reason = opened.spare != nil ? "it was a spare" : "it is new to this mirror"
         return (plex, try freshAttachment(opened.disk, record, reason))
     }
 
@@ -255,11 +260,16 @@ extension Reactor {
 
     /// A free place; where there is none a disk may still take the place of one that is not in use.
     private func vacancy(
-        in record: Record, _ disk: Disk, _ purpose: JoinPurpose
+        in mirror: Int, _ disk: Disk, _ purpose: JoinPurpose
     ) throws(DiskError) -> PlexIndex {
-        guard let free = record.members.firstIndex(where: { $0.role == .absent }) else {
+        let record = mirrors[mirror].mirror.record
+        // The disk of a plex that was forgotten may still have something to end.
+        let free = record.members.indices.first {
+            record.members[$0].role == .absent && mirrors[mirror].disks[$0] == nil
+        }
+        guard let free else {
             if case .new(let replaced?) = purpose, record[replaced].role != .inSync,
-                record[replaced].role != .recovering
+                record[replaced].role != .recovering, mirrors[mirror].disks[Int(replaced.value)] == nil
             {
                 return replaced
             }

@@ -44,26 +44,24 @@ extension Reactor {
         openings[ticket] = opening
         opener.begin(ticket) {
             do throws(DiskError) {
-                try opened.disk.write(mark)
-                return .marked(HotSpare(disk: opened.disk, mark: mark), nil)
+                try opened.disk.makeSpare(mark)
+                return .marked(.success(HotSpare(disk: opened.disk, mark: mark)))
             } catch {
                 opened.giveBack()
-                return .marked(nil, error)
+                return .marked(.failure(error))
             }
         }
     }
 
-    mutating func marked(_ opening: PendingOpening, _ spare: HotSpare?, _ error: DiskError?) {
-        guard let spare else {
-            if let asker = opening.asker { respond(.failure(error?.description ?? ""), to: asker) }
-            return
-        }
+    mutating func marked(_ opening: PendingOpening, _ result: Result<HotSpare, DiskError>) {
         let mirror = opening.mirror
         var response = ControlResponse()
-        if mirrors[mirror].isStopped {
+        switch result {
+        case .failure(let error): response.error = error.description
+        case .success(let spare) where mirrors[mirror].isStopped:
             spare.disk.shut()
             response.error = "mirror \(mirrors[mirror].name) was stopped meanwhile; \(opening.path) is its spare"
-        } else {
+        case .success(let spare):
             mirrors[mirror].spares.append(spare)
             group.claim(opening.path, mirror: mirrors[mirror].name)
             response.message =
@@ -83,47 +81,65 @@ extension Reactor {
         openings[ticket] = PendingOpening(path: path, mirror: mirror, purpose: .spare, force: false, asker: asker)
         opener.begin(ticket) {
             defer { spare.disk.shut() }
-            do throws(DiskError) {
-                try spare.disk.wipeSpareMark()
-                return .dismissed(nil)
-            } catch {
-                return .dismissed(error)
+            do throws(DiskError) { return .dismissed(.success(try spare.disk.wipeSpareMark())) } catch {
+                return .dismissed(.failure(error))
             }
         }
     }
 
-    mutating func dismissed(_ opening: PendingOpening, _ error: DiskError?) {
+    mutating func dismissed(_ opening: PendingOpening, _ result: Result<Void, DiskError>) {
         guard let asker = opening.asker else { return }
         var response = ControlResponse()
-        response.message = "\(opening.path) is no spare any more"
-        respond(error.map { .failure($0.description) } ?? response, to: asker)
+        switch result {
+        case .success: response.message = "\(opening.path) is no spare any more"
+        case .failure(let error): response.error = error.description
+        }
+        respond(response, to: asker)
     }
 
     // MARK: by itself
 
-    /// A plex that has been out for long, and for which nothing else is on its way, gets a successor.
+    /// A plex that has been out for long, whose disk was looked for, and for which nothing else is on its way, gets a
+    /// successor.
     mutating func takeSpare(_ mirror: Int) {
-        guard !mirrors[mirror].spares.isEmpty, !mirrors[mirror].mirror.isCommanded else { return }
+        guard !mirrors[mirror].spares.isEmpty, !mirrors[mirror].mirror.isCommanded,
+            now.nanoseconds >= mirrors[mirror].returning.nextSpareAt, !isTakingBack(mirror)
+        else { return }
         let record = mirrors[mirror].mirror.record
-        let delay = group.policies.spareSeconds * 1_000_000_000
-        let late = mirrors[mirror].mirror.plexesThatMayReturn.filter { plex in
-            now.unixNanoseconds >= record[plex].cause.time + delay
-                && !record.members.contains { $0.role != .absent && $0.replaces == plex }
+        let late = mirrors[mirror].mirror.plexesOut.filter { plex in
+            isLate(plex, mirror) && !record.members.contains { $0.role != .absent && $0.replaces == plex }
         }
         guard let plex = late.first,
             let index = mirrors[mirror].spares.firstIndex(where: { !$0.disk.hasVanished })
         else { return }
+        mirrors[mirror].returning.nextSpareAt = now.nanoseconds + limits.spareRetryNanoseconds
         let spare = mirrors[mirror].spares.remove(at: index)
         let path = spare.disk.path
         group.giveUp(path)
-        logger.notice("mirror=\(mirrors[mirror].name): \(path), a spare, takes the place of plex \(plex)")
+        logger.notice("mirror=\(mirrors[mirror].name): \(path), a spare, is to take the place of plex \(plex)")
         do throws(DiskError) {
             try join(
-                OpenedDisk(disk: spare.disk, scan: .none, wasSpare: true),
+                OpenedDisk(disk: spare.disk, scan: .none, spare: spare),
                 PendingOpening(path: path, mirror: mirror, purpose: .new(replacing: plex), force: true, asker: nil))
         } catch {
-            spare.disk.shut()
             logger.error("mirror=\(mirrors[mirror].name): \(error.description)")
+            standBy(spare)
+        }
+    }
+
+    private func isLate(_ plex: PlexIndex, _ mirror: Int) -> Bool {
+        let watch = mirrors[mirror].returning
+        let policies = group.policies
+        guard watch.isOut(plex, forSeconds: policies.spareSeconds, now: now.nanoseconds) else { return false }
+        // Its own disk, if that is there, needs less.
+        return !policies.rejoins || watch.hanging > 0
+            || (watch.ticket == nil && watch.thoroughAt >= watch.outSince[Int(plex.value)] ?? .max)
+    }
+
+    private func isTakingBack(_ mirror: Int) -> Bool {
+        openings.values.contains { opening in
+            guard opening.mirror == mirror, case .returning = opening.purpose else { return false }
+            return true
         }
     }
 

@@ -22,6 +22,8 @@ struct ServedMirror: ~Copyable {
     var events: [EventRecord]
     var isStopped = false
     var returning = ReturnWatch()
+    /// Plexes whose disks this server has had open.
+    private(set) var hadOpen = PlexSet.empty
     /// Stand by, in the order in which they are taken.
     var spares: [HotSpare] = []
     /// Who waits for its only plex's disk to become a plain one.
@@ -47,7 +49,10 @@ struct ServedMirror: ~Copyable {
         windowBuffers = buffers
         windows = pool
         self.disks = disks
-        for (index, disk) in disks.enumerated() { channels[index] = disk?.channel }
+        for (index, disk) in disks.enumerated() {
+            channels[index] = disk?.channel
+            if disk != nil { hadOpen.insert(PlexIndex(index)) }
+        }
         self.events = events
         paths = disks.map { $0?.path }
         let status = mirror.status()
@@ -57,6 +62,9 @@ struct ServedMirror: ~Copyable {
             canFastZero: disks.allSatisfy { $0?.channel.zeroesFast ?? true }, isRotational: false)
         self.mirror = mirror
     }
+
+    static let lastStandText =
+        "the files of all good plexes are deleted or cut off: what is still open of them is lost when the server stops"
 
     var name: String { export.name }
 
@@ -70,6 +78,7 @@ struct ServedMirror: ~Copyable {
 
     /// - Parameter disk: nil: the plex has none any more.
     mutating func setDisk(_ disk: Disk?, of plex: PlexIndex) {
+        if disk != nil { hadOpen.insert(plex) }
         disks[Int(plex.value)] = disk
         channels[Int(plex.value)] = disk?.channel
     }
@@ -100,6 +109,11 @@ struct ServedMirror: ~Copyable {
             state: isStopped ? "offline" : status.state.rawValue)
         report.reason = status.reason.map { withPaths($0) }
         report.action = status.action
+        if returning.isLastStand {
+            if status.state == .healthy { report.state = MirrorStatus.State.degraded.rawValue }
+            report.reason = Self.lastStandText
+            report.action = "add a disk: plexus add \(name) DISK; or copy the contents away from a client"
+        }
         report.generation = status.record.generation.description
         report.epoch = status.record.epoch
         report.readOnly = status.isReadOnly

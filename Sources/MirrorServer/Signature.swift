@@ -7,6 +7,11 @@ enum Signature {
     /// Names the file system, partition table, RAID, LVM or ZFS member found; nil for a blank disk.
     static func find(on disk: Disk) throws(DiskError) -> String? {
         if let mark = try disk.spareMark() { return "a spare of mirror \(mark.name)" }
+        return try foreign(on: disk)
+    }
+
+    /// The same, but for our own.
+    static func foreign(on disk: Disk) throws(DiskError) -> String? {
         guard let probe = unsafe blkid_new_probe() else { throw DiskError("\(disk.path): libblkid has no memory") }
         defer { unsafe blkid_free_probe(probe) }
         // libblkid reads in pieces of its own; O_DIRECT would refuse them.

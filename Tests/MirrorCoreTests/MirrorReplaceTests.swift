@@ -90,6 +90,54 @@ import Testing
         #expect(bench.record[PlexIndex(3)].replaces == nil && bench.status().state == .healthy)
     }
 
+    /// It comes back while its successor is copied to, and then the source fails: it must not be forgotten, it is half of
+    /// all that is left.
+    @Test func plexThatComesBackIsNotForgottenForItsSuccessor() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.handle(.vanished(PlexIndex(1)))
+        bench.settle()
+        _ = try replace(1, by: 2, in: bench)
+        bench.settle(holding: { $0.plex == 2 && $0.kind == .flush })
+        #expect(bench.record[PlexIndex(2)].replaces == PlexIndex(1))
+        try bench.rejoin(1)
+        #expect(bench.record[PlexIndex(2)].replaces == nil)
+        let text = bench.events.last { $0.code == .plexReturned }?.text
+        #expect(text == "plex 1 is back; plex 2 does not take its place any more")
+        bench.settle()
+        bench.handle(.vanished(PlexIndex(0)))
+        for _ in 0..<4 {
+            bench.settle()
+            bench.tick()
+        }
+        bench.settle()
+        #expect(bench.record.inSync == set(1, 2) && bench.record.configured == set(0, 1, 2))
+    }
+
+    /// A replaced by C while B fails: with A gone C would be alone.
+    @Test func goodPlexOfADegradedMirrorIsKeptUntilTheOtherIsBackOrGivenUp() throws {
+        for isBack in [true, false] {
+            let bench = try MirrorBench()
+            bench.dirty()
+            _ = try replace(0, by: 2, in: bench)
+            bench.settle(holding: { $0.kind == .flush })
+            bench.handle(.vanished(PlexIndex(1)))
+            for _ in 0..<3 {
+                bench.settle()
+                bench.tick()
+            }
+            bench.settle()
+            #expect(bench.record.inSync == set(0, 2) && bench.record[PlexIndex(2)].replaces == PlexIndex(0))
+            if isBack { try bench.rejoin(1) } else { bench.command(.remove(PlexIndex(1))) }
+            for _ in 0..<4 {
+                bench.settle()
+                bench.tick()
+            }
+            bench.settle()
+            #expect(bench.record.inSync == (isBack ? set(1, 2) : set(2)))
+        }
+    }
+
     @Test func onePlexIsReplacedByOneOnly() throws {
         let bench = try MirrorBench()
         _ = try replace(0, by: 2, in: bench)

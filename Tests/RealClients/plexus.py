@@ -411,7 +411,9 @@ class FailingLeg:
 
     def __init__(self, case: Case, name: str, size: int, rate: str = "100%"):
         self.case, self.name, self.rate = case, name, rate
-        self.image = case.disk(f"{name}.img", size)
+        # Not beside the disks, where a search would take it for a clone of itself.
+        (case.dir / "legs").mkdir(exist_ok=True)
+        self.image = case.disk(f"legs/{name}.img", size)
         self.trigger = case.dir / f"{name}.fail"
         self.socket = case.dir / f"{name}.sock"
         self.directory = case.dir / f"fuse-{name}"

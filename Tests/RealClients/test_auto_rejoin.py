@@ -56,17 +56,53 @@ class AutoRejoin(Case):
         server.wait_healthy()
         server.stop()
 
-    def test_file_that_was_missing_at_start_is_found_under_another_name(self):
-        good, away = self.create(size=SIZE)
-        other = self.dir / "elsewhere"
-        other.mkdir()
-        hidden = shutil.move(away, other / "b.img")
-        server = self.serve([good], "--degraded", "--auto-rejoin", "--rejoin-delay", 0)
-        self.assertEqual(server.plex(1)["state"], "missing")
-        shutil.move(hidden, self.dir / "renamed.img")
+    def test_disk_comes_back_under_another_name(self):
+        self.need("nbdkit", "nbdcopy")
+        self.need_fuse()
+        leg = FailingLeg(self, "leg", SIZE)
+        good, first, second = (self.dir / name for name in ("good.img", "first", "second"))
+        first.symlink_to(leg.file)
+        server = self.serve(self.create(disks=[self.disk("good.img", SIZE), first]), "--auto-rejoin", "--rejoin-delay", 0)
         server.wait_healthy()
-        self.assertEqual(server.plex(1)["disk"], str(self.dir / "renamed.img"))
-        self.assert_clean_end(server, good, self.dir / "renamed.img")
+        leg.kill()
+        data = self.disk("data")
+        data.write_bytes(os.urandom(MiB))
+        self.call("nbdcopy", data, server.uri())
+        server.wait_state("degraded")
+        first.unlink()
+        leg.restart()
+        second.symlink_to(leg.file)
+        server.wait_healthy()
+        self.assertEqual(server.plex(1)["disk"], str(second))
+        self.assert_clean_end(server, good, leg.image)
+
+    def test_disk_that_was_absent_at_start_is_taken_only_where_it_was_named(self):
+        good, away = self.create(size=SIZE)
+        hidden = shutil.move(away, self.dir / "hidden.img")
+        before = hidden.read_bytes()
+        server = self.serve([good, away], "--degraded", "--auto-rejoin", "--rejoin-delay", 0)
+        self.assertEqual(server.plex(1)["state"], "missing")
+        time.sleep(8)  # Two looks. It lies beside the other, and may be kept there on purpose.
+        self.assertEqual(server.plex(1)["state"], "missing")
+        self.assertEqual(hidden.read_bytes(), before)
+        shutil.move(hidden, away)
+        server.wait_healthy()
+        self.assert_clean_end(server, good, away)
+
+    def test_mirror_all_of_whose_files_are_deleted_says_so(self):
+        disks = self.create(size=SIZE)
+        server = self.serve(disks, "--auto-rejoin")
+        server.wait_healthy()
+        for disk in disks:
+            os.unlink(disk)
+        mirror = server.wait_state("degraded")
+        self.assertIn("lost when the server stops", mirror["reason"])
+        server.verb("add", "data", self.dir / "rescue.img", "--create")
+        wait_until(lambda: (server.plex(2) or {}).get("state") == "in-sync", "the new plex")
+        server.stop()
+        again = self.serve([self.dir / "rescue.img"], "--degraded", label="again")
+        self.assertEqual(again.plex(2)["state"], "in-sync")
+        again.stop()
 
     def test_deleted_file_is_missed_although_nothing_is_written(self):
         good, other = self.create(size=SIZE)

@@ -89,10 +89,26 @@ class HotSpare(Case):
         self.call("mkfs.ext4", "-q", foreign)
         self.assertIn("ext4", server.verb("spare", "data", foreign, code=1).stderr)
         server.verb("spare", "data", foreign, "--force")
+        self.assertNotIn("ext4", self.call("blkid", "-p", foreign, code=None).stdout)
         server.verb("offline", "data", 1)
         known = server.verb("spare", "data", disks[1], "--force", code=1)
         self.assertIn("is plex 1 of mirror data", known.stderr)
         server.stop()
+
+    def test_spare_that_was_used_for_something_else_is_left_alone(self):
+        disks = self.create(size=SIZE)
+        server = self.serve(disks, label="first")
+        server.wait_healthy()
+        spare = self.spare(server, self.dir / "spare.img", "--create")
+        server.stop()
+        # What mkfs does to a disk without discard: the end of it stays.
+        image = self.disk("ext4.img", 16 * MiB)
+        self.call("mkfs.ext4", "-q", "-F", image)
+        self.call("dd", f"if={image}", f"of={spare}", "bs=1M", "conv=notrunc", "status=none")
+        again = self.serve([*disks, spare])
+        self.assertEqual(self.spares(again), [])
+        self.assertIn("holds ext4", (self.dir / "serve.log").read_text())
+        again.stop()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ internal import Testing
 /// A debug build judges some hundred states a second; `scripts/simulate --exhaustive` goes further.
 @Suite("Exploration")
 struct ExplorationTests {
-    private func explore(_ steps: [ScriptStep], mutant: Mutant = .none) -> Exploration {
+    private func explore(_ steps: [ScriptStep], plexes: Int = 2, mutant: Mutant = .none) -> Exploration {
         var bounds = Exploration.Bounds()
+        bounds.plexes = plexes
         bounds.steps = steps.count
-        bounds.outcomesPerDisk = 6
-        bounds.statesPerMoment = 12
+        bounds.outcomesPerDisk = plexes > 2 ? 3 : 6
+        bounds.statesPerMoment = plexes > 2 ? 4 : 12
         let exploration = Exploration(bounds, mutant: mutant)
         exploration.run(only: steps)
         return exploration
@@ -25,6 +26,27 @@ struct ExplorationTests {
     ])
     func noCrashInTheScriptBreaksARule(script: [ScriptStep]) {
         let exploration = explore(script)
+        #expect(exploration.figures.scripts == 1 && exploration.figures.judged > 20)
+        #expect(exploration.findings.isEmpty, "\(exploration.findings)")
+    }
+
+    /// Disk 2 takes the place of plex 0, and each verb meets that at any moment: before it is copied to, in between, and
+    /// when the old plex is being forgotten.
+    @Test(arguments: [
+        [], [ScriptStep.write(0..<48)], [.breakOff(0)], [.remove(1)], [.takeOffline(2)], [.vanish(0)], [.stop],
+    ])
+    func noCrashInAReplacementBreaksARule(next: [ScriptStep]) {
+        let exploration = explore([.remove(2), .replace(0, disk: 2)] + next, plexes: 3)
+        #expect(exploration.figures.scripts == 1)
+        #expect(exploration.findings.isEmpty, "\(exploration.findings)")
+    }
+
+    /// The old plex has failed, was taken out, or is gone; the new one replaces it in every one of these states.
+    @Test(arguments: [
+        ScriptStep.vanish(0), .breakOff(0),
+    ])
+    func noCrashInTheReplacementOfAPlexThatIsOutBreaksARule(first: ScriptStep) {
+        let exploration = explore([.remove(2), first, .replace(0, disk: 2)], plexes: 3)
         #expect(exploration.figures.scripts == 1 && exploration.figures.judged > 20)
         #expect(exploration.findings.isEmpty, "\(exploration.findings)")
     }

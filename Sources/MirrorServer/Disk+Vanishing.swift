@@ -1,0 +1,12 @@
+internal import Glibc
+
+extension Disk {
+    /// Deleted, cut off, or pulled. Of a file system that may hang nothing is asked.
+    var hasVanished: Bool {
+        guard !channel.mayHang else { return false }
+        if isBlockDevice { return lseek(file, 0, SEEK_END) < off_t(bytes) }
+        var information = stat()
+        guard unsafe fstat(file, &information) == 0 else { return false }
+        return information.st_nlink == 0 || UInt64(information.st_size) < bytes
+    }
+}
