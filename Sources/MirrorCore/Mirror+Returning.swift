@@ -44,8 +44,7 @@ extension Mirror {
     /// A plex that was out is there again. Whoever was to take its place stays beside it: it may be the one that is good
     /// when another fails.
     mutating func returned(_ plex: PlexIndex) {
-        let successors = PlexSet(
-            mask: record.configured.members.reduce(0) { record[$1].replaces == plex ? $0 | PlexSet($1).mask : $0 })
+        let successors = record.configured.filter { record[$0].replaces == plex }
         forgetReplacing(plex)
         let text = successors.isEmpty ? "" : "; plex \(list(successors)) does not take its place any more"
         log(.plexReturned, plex: plex, text: "plex \(plex) is back\(text)")

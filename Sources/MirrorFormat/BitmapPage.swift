@@ -60,7 +60,8 @@ package struct BitmapPage: Sendable, Equatable {
         for word in words.count..<Self.wordCount {
             bytes.storeLittleEndian(UInt64(0), at: Self.headerBytes + word * 8)
         }
-        bytes.storeLittleEndian(Self.checksum(of: bytes.bytes, mirror: mirror), at: 8)
+        let sum = checksum(of: bytes.bytes.extracting(0..<Self.byteCount), field: 8, mirror: mirror)
+        bytes.storeLittleEndian(sum, at: 8)
     }
 
     /// Nil for anything that is not this very page of this mirror; survives any 4,096 bytes.
@@ -68,7 +69,8 @@ package struct BitmapPage: Sendable, Equatable {
         guard bytes.byteCount >= Self.byteCount, bytes.loadLittleEndian(at: 0, as: UInt64.self) == Self.magic,
             bytes.loadLittleEndian(at: 12, as: UInt8.self) == sheet,
             bytes.loadLittleEndian(at: 16, as: UInt64.self) == index,
-            Self.checksum(of: bytes, mirror: mirror) == bytes.loadLittleEndian(at: 8, as: UInt32.self)
+            checksum(of: bytes.extracting(0..<Self.byteCount), field: 8, mirror: mirror)
+                == bytes.loadLittleEndian(at: 8, as: UInt32.self)
         else { return nil }
         self.init(
             sheet: sheet, index: index, sequence: bytes.loadLittleEndian(at: 24),
@@ -81,15 +83,5 @@ package struct BitmapPage: Sendable, Equatable {
     /// 64 bits of a page that was found good.
     package static func word(_ index: Int, of bytes: RawSpan) -> UInt64 {
         bytes.loadLittleEndian(at: headerBytes + index * 8)
-    }
-
-    private static func checksum(of bytes: RawSpan, mirror: MirrorUUID) -> UInt32 {
-        var crc = CRC32C()
-        crc.update(littleEndian: mirror.bits.high)
-        crc.update(littleEndian: mirror.bits.low)
-        crc.update(bytes.extracting(0..<8))
-        crc.update(zeroes: 4)
-        crc.update(bytes.extracting(12..<byteCount))
-        return crc.value
     }
 }

@@ -104,14 +104,14 @@ package struct EventRecord: Sendable, Hashable {
         bytes.storeLittleEndian(epoch, at: base + 64)
         let textBytes = bytes.store(text, at: base + 72, capacity: Self.textCapacity)
         bytes.storeLittleEndian(UInt8(textBytes), at: base + 27)
-        let sum = Self.checksum(of: bytes.bytes.extracting(base..<base + Self.byteCount), mirror: mirror)
+        let sum = checksum(of: bytes.bytes.extracting(base..<base + Self.byteCount), field: 4, mirror: mirror)
         bytes.storeLittleEndian(sum, at: base + 4)
     }
 
     /// Nil for anything that is not a whole record of this mirror; survives any 256 bytes.
     package init?(decoding bytes: RawSpan, mirror: MirrorUUID) {
         guard bytes.byteCount >= Self.byteCount, bytes.loadLittleEndian(at: 0, as: UInt32.self) == Self.magic,
-            Self.checksum(of: bytes.extracting(0..<Self.byteCount), mirror: mirror)
+            checksum(of: bytes.extracting(0..<Self.byteCount), field: 4, mirror: mirror)
                 == bytes.loadLittleEndian(at: 4, as: UInt32.self),
             bytes.loadLittleEndian(at: 8, as: UInt64.self) <= Superblock.maximumCount,
             let code = EventCode(rawValue: bytes.loadLittleEndian(at: 24)),
@@ -124,15 +124,5 @@ package struct EventRecord: Sendable, Hashable {
             errorNumber: bytes.loadLittleEndian(at: 28), offset: bytes.loadLittleEndian(at: 32),
             length: bytes.loadLittleEndian(at: 40), generation: Generation(bytes.loadUUID(at: 48)),
             epoch: bytes.loadLittleEndian(at: 64), text: text)
-    }
-
-    private static func checksum(of bytes: RawSpan, mirror: MirrorUUID) -> UInt32 {
-        var crc = CRC32C()
-        crc.update(littleEndian: mirror.bits.high)
-        crc.update(littleEndian: mirror.bits.low)
-        crc.update(bytes.extracting(0..<4))
-        crc.update(zeroes: 4)
-        crc.update(bytes.extracting(8..<byteCount))
-        return crc.value
     }
 }

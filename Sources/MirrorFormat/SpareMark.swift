@@ -41,7 +41,8 @@ package struct SpareMark: Sendable, Hashable {
         bytes.storeLittleEndian(time, at: 40)
         let nameBytes = bytes.store(name, at: 48, capacity: Superblock.maximumNameBytes)
         bytes.storeLittleEndian(UInt8(nameBytes), at: 10)
-        bytes.storeLittleEndian(Self.checksum(of: bytes.bytes, mirror: mirror), at: 12)
+        let sum = checksum(of: bytes.bytes.extracting(0..<Self.byteCount), field: 12, mirror: mirror)
+        bytes.storeLittleEndian(sum, at: 12)
     }
 
     /// Nil for anything that is not a whole mark; survives any bytes.
@@ -51,22 +52,13 @@ package struct SpareMark: Sendable, Hashable {
         else { return nil }
         let mirror = MirrorUUID(bytes.loadUUID(at: 16))
         let nameBytes = Int(bytes.loadLittleEndian(at: 10, as: UInt8.self))
-        guard Self.checksum(of: bytes, mirror: mirror) == bytes.loadLittleEndian(at: 12, as: UInt32.self),
+        let sum = checksum(of: bytes.extracting(0..<Self.byteCount), field: 12, mirror: mirror)
+        guard sum == bytes.loadLittleEndian(at: 12, as: UInt32.self),
             nameBytes > 0, nameBytes <= Superblock.maximumNameBytes,
             let name = try? bytes.loadText(at: 48, count: nameBytes), !name.isEmpty
         else { return nil }
         self.init(
             mirror: mirror, name: name, diskBytes: bytes.loadLittleEndian(at: 32),
             time: bytes.loadLittleEndian(at: 40))
-    }
-
-    private static func checksum(of bytes: RawSpan, mirror: MirrorUUID) -> UInt32 {
-        var crc = CRC32C()
-        crc.update(littleEndian: mirror.bits.high)
-        crc.update(littleEndian: mirror.bits.low)
-        crc.update(bytes.extracting(0..<12))
-        crc.update(zeroes: 4)
-        crc.update(bytes.extracting(16..<byteCount))
-        return crc.value
     }
 }

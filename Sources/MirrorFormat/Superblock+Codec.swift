@@ -58,7 +58,9 @@ extension Superblock {
         }
         encodeTables(into: &bytes)
         let position = Layout.superblockOffset(copy: copy, diskBytes: layout.diskBytes)
-        bytes.storeLittleEndian(Self.checksum(of: bytes.bytes, mirror: record.mirror, position: position), at: 12)
+        let sum = checksum(
+            of: bytes.bytes.extracting(0..<Self.byteCount), field: 12, mirror: record.mirror, position: position)
+        bytes.storeLittleEndian(sum, at: 12)
     }
 
     private func encodeTables(into bytes: inout MutableRawSpan) {
@@ -113,7 +115,7 @@ extension Superblock {
         guard major <= Self.formatMajor else { throw .futureFormat(major: major) }
         let mirror = MirrorUUID(bytes.loadUUID(at: 56))
         let position = Layout.superblockOffset(copy: copy, diskBytes: diskBytes)
-        let sum = Self.checksum(of: bytes, mirror: mirror, position: position)
+        let sum = checksum(of: bytes.extracting(0..<Self.byteCount), field: 12, mirror: mirror, position: position)
         guard sum == bytes.loadLittleEndian(at: 12, as: UInt32.self) else { throw .checksum }
         let unknown = bytes.loadLittleEndian(at: 32, as: UInt64.self) & ~Self.knownIncompatible
         guard unknown == 0 else { throw .unknownIncompatibleFeature(bit: unknown.trailingZeroBitCount) }
@@ -259,19 +261,6 @@ extension Superblock {
                     inSync: PlexSet(mask: bytes.loadLittleEndian(at: base + 33))))
         }
         return history
-    }
-
-    /// The checksum is seeded with the mirror and the position, so that a copy that was moved, or that
-    /// belongs to another mirror, is not taken for ours.
-    private static func checksum(of bytes: RawSpan, mirror: MirrorUUID, position: UInt64) -> UInt32 {
-        var crc = CRC32C()
-        crc.update(littleEndian: mirror.bits.high)
-        crc.update(littleEndian: mirror.bits.low)
-        crc.update(littleEndian: position)
-        crc.update(bytes.extracting(0..<12))
-        crc.update(zeroes: 4)
-        crc.update(bytes.extracting(16..<byteCount))
-        return crc.value
     }
 }
 

@@ -2,8 +2,8 @@ internal import MirrorFormat
 
 /// Hot spares, as they lie on disks.
 extension Disk {
-    /// Whose spare this disk is; nil: nobody's. All copies must say so: where one is missing somebody has used the disk
-    /// for something else, or it is bad.
+    /// Whose spare this disk is; nil: nobody's. All copies must say so: where one is missing a superblock went over it,
+    /// somebody has used the disk for something else, or it is bad.
     func spareMark() throws(DiskError) -> SpareMark? {
         guard Layout.usableBytes(ofDisk: bytes) >= Layout.superblockAreaBytes else { return nil }
         var found: SpareMark?
@@ -38,15 +38,14 @@ extension Disk {
             var bytes = unsafe span.mutableBytes
             mark.encode(into: &bytes)
         }
-        for copy in 0..<Layout.superblockCopies {
-            try write(block, at: Layout.superblockOffset(copy: copy, diskBytes: bytes))
-        }
-        try flush()
+        try writeCopies(block)
     }
 
-    func wipeSpareMark() throws(DiskError) {
+    func wipeSpareMark() throws(DiskError) { try writeCopies([UInt8](repeating: 0, count: SpareMark.byteCount)) }
+
+    private func writeCopies(_ block: [UInt8]) throws(DiskError) {
         for copy in 0..<Layout.superblockCopies {
-            try clear(Layout.superblockOffset(copy: copy, diskBytes: bytes), Layout.blockBytes)
+            try write(block, at: Layout.superblockOffset(copy: copy, diskBytes: bytes))
         }
         try flush()
     }

@@ -84,7 +84,7 @@ public struct Examination: Codable, Sendable {
                 let disk = try Disk.open(path, .readOnly)
                 defer { disk.shut() }
                 report.diskSize = disk.bytes
-                if case .none = try disk.scan(), let mark = try disk.spareMark() {
+                if let mark = try disk.spareMark() {
                     report.spareOf = mark.mirror.description
                     report.name = mark.name
                     report.updated = isoTime(mark.time)

@@ -70,7 +70,6 @@ struct Opening: ~Copyable {
 
     /// Of a disk that carries no superblock.
     private func mark(_ disk: Disk) throws(DiskError) -> SpareMark? {
-        guard case .none = try disk.scan() else { return nil }
         guard let mark = try disk.spareMark() else { return nil }
         if let signature = try Signature.foreign(on: disk) {
             throw DiskError(

@@ -90,8 +90,7 @@ extension Reactor {
         _ command: Command, to mirror: Int, for asker: UInt64?,
         disk: PendingCommand.NewDisk? = nil, dissolves: Bool = false
     ) {
-        let id = CommandID(nextCommand)
-        nextCommand += 1
+        let id = CommandID(takeTicket())
         commands[id] = PendingCommand(asker: asker, disk: disk, mirror: mirror, dissolves: dissolves)
         deliver(.command(id, command), to: mirror)
     }

@@ -209,8 +209,7 @@ extension Reactor {
 
     /// Asks all reactors, this one at once.
     private mutating func startGathering(_ request: ControlRequest, for control: ControlConnection) {
-        let ticket = nextCommand
-        nextCommand += 1
+        let ticket = takeTicket()
         gatherings[ticket] = Gathering(
             request: request, asker: control.key, missing: Set(group.mailboxes.indices))
         broadcast(.gather(request, ticket: ticket))

@@ -116,10 +116,7 @@ extension Reactor {
         switch operation.kind {
         case .write where operation.isSparse: writeSparse(index, operation, disk)
         case .read, .write, .writeMetadata: prepareTransfer(index, operation, disk, mirror)
-        case .flush where disk.isMemory:
-            // Nothing is written there; the ring would wake a thread of the kernel for it.
-            localCompletions.append((index, .reported(fdatasync(disk.file) < 0 ? -errno : 0)))
-        case .flush: ring.prepareDataSync(disk.file, userData: UInt64(index))
+        case .flush: sync(index, disk)
         case .deallocate:
             startZeroing(index, disk, disk.canPunch ? .punch : disk.canZeroRange ? .zeroRange : .zeroWrite)
         case .zero: startZeroing(index, disk, disk.canZeroRange ? .zeroRange : .zeroWrite)
@@ -199,7 +196,13 @@ extension Reactor {
 
     mutating func startSync(_ index: Int, _ disk: DiskChannel) {
         operations[index].step = .sync
-        ring.prepareDataSync(disk.file, userData: UInt64(index))
+        sync(index, disk)
+    }
+
+    private mutating func sync(_ index: Int, _ disk: DiskChannel) {
+        guard disk.isMemory else { return ring.prepareDataSync(disk.file, userData: UInt64(index)) }
+        // Nothing is written there; the ring would wake a thread of the kernel for it.
+        localCompletions.append((index, .reported(fdatasync(disk.file) < 0 ? -errno : 0)))
     }
 
     mutating func completeOperation(_ index: Int, _ result: DiskResult) {

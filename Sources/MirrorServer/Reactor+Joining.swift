@@ -75,14 +75,11 @@ extension Reactor {
             wish.advice =
                 mayCreate ? "no file is made among devices" : "to have a sparse file made there: --create"
         }
-        let ticket = nextCommand
-        nextCommand += 1
+        let ticket = takeTicket()
         openings[ticket] = PendingOpening(path: path, mirror: mirror, purpose: purpose, force: force, asker: asker)
         let wanted = wish
         opener.begin(ticket) {
-            do throws(DiskError) { return .opened(.success(try OpenedDisk.open(wanted))) } catch {
-                return .opened(.failure(error))
-            }
+            .opened(Result { () throws(DiskError) in try OpenedDisk.open(wanted) })
         }
     }
 
@@ -115,6 +112,9 @@ extension Reactor {
         do throws(DiskError) {
             let opened = try result.get()
             do throws(DiskError) {
+                guard !mirrors[opening.mirror].isStopped else {
+                    throw DiskError("mirror \(mirrors[opening.mirror].name) was stopped meanwhile")
+                }
                 if case .spare = opening.purpose {
                     try mark(opened, opening)
                 } else {
@@ -134,9 +134,6 @@ extension Reactor {
     mutating func join(_ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
         let mirror = opening.mirror
         let path = opening.path
-        guard !mirrors[mirror].isStopped else {
-            throw DiskError("mirror \(mirrors[mirror].name) was stopped meanwhile")
-        }
         let (plex, attachment) = try judge(opened, mirrors[mirror].mirror.record, opening)
         try check(plex, opened, opening)
         let index = Int(plex.value)

@@ -28,12 +28,8 @@ extension Reactor {
         let present = Reload.Present(
             options: settings.options, origins: Set(listeners.compactMap { $0?.origin }), hasOthers: hasActivated,
             mirrors: group.mirrors)
-        let ticket = nextCommand
-        nextCommand += 1
-        opener.begin(ticket) {
-            do throws(DiskError) { return .reloaded(.success(try Reload(read, present))) } catch {
-                return .reloaded(.failure(error))
-            }
+        opener.begin(takeTicket()) {
+            .reloaded(Result { () throws(DiskError) in try Reload(read, present) })
         }
     }
 
@@ -42,7 +38,7 @@ extension Reactor {
         switch result {
         case .failure(let error): logger.error("the configuration is not taken over: \(error.description)")
         case .success(let reload):
-            if isStopping { return }
+            if isStopping { return reload.giveBack() }
             take(reload)
         }
         notifySupervisor("READY=1")

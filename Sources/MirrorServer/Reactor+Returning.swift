@@ -105,8 +105,7 @@ extension Reactor {
             mirrors[mirror].returning.thoroughAt = now.nanoseconds
         }
         mirrors[mirror].returning.nextSearchAt = now.nanoseconds + limits.searchNanoseconds
-        let ticket = nextCommand
-        nextCommand += 1
+        let ticket = takeTicket()
         searches[ticket] = mirror
         mirrors[mirror].returning.ticket = ticket
         opener.begin(ticket) { .seen(search.run()) }

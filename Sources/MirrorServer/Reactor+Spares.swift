@@ -31,16 +31,12 @@ extension Reactor {
 
     /// The disk is open and was found fit: it gets its mark, on a thread.
     mutating func mark(_ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
-        guard !mirrors[opening.mirror].isStopped else {
-            throw DiskError("mirror \(mirrors[opening.mirror].name) was stopped meanwhile")
-        }
         let record = mirrors[opening.mirror].mirror.record
         try checkContents(opened, record, opening)
         _ = try freshAttachment(opened.disk, record)
         let mark = SpareMark(
             mirror: record.mirror, name: record.name, diskBytes: opened.disk.bytes, time: now.unixNanoseconds)
-        let ticket = nextCommand
-        nextCommand += 1
+        let ticket = takeTicket()
         openings[ticket] = opening
         opener.begin(ticket) {
             do throws(DiskError) {
@@ -76,14 +72,11 @@ extension Reactor {
         }
         let spare = mirrors[mirror].spares.remove(at: index)
         group.giveUp(path)
-        let ticket = nextCommand
-        nextCommand += 1
+        let ticket = takeTicket()
         openings[ticket] = PendingOpening(path: path, mirror: mirror, purpose: .spare, force: false, asker: asker)
         opener.begin(ticket) {
             defer { spare.disk.shut() }
-            do throws(DiskError) { return .dismissed(.success(try spare.disk.wipeSpareMark())) } catch {
-                return .dismissed(.failure(error))
-            }
+            return .dismissed(Result { () throws(DiskError) in try spare.disk.wipeSpareMark() })
         }
     }
 

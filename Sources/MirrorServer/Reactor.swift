@@ -338,6 +338,12 @@ struct Reactor: ~Copyable {
         }
     }
 
+    /// Numbers what is under way: a command, an opening, a question to all reactors.
+    mutating func takeTicket() -> UInt64 {
+        defer { nextCommand += 1 }
+        return nextCommand
+    }
+
     mutating func poll(_ file: Int32, _ source: Source, _ value: UInt64) {
         ring.preparePoll(
             file, events: UInt32(POLLIN) | 0x2000, userData: UInt64(source.rawValue) << 56 | value)  // POLLRDHUP
@@ -372,8 +378,7 @@ struct Reactor: ~Copyable {
         }
         stopDeadline = now.nanoseconds + limits.stopNanoseconds
         for index in mirrors.indices where !mirrors[index].isStopped {
-            let id = CommandID(nextCommand)
-            nextCommand += 1
+            let id = CommandID(takeTicket())
             commands[id] = PendingCommand(asker: nil, disk: nil, mirror: index)
             deliver(.tick, to: index)  // The event log is written at ticks; there will be no other.
             deliver(.command(id, .stop), to: index)

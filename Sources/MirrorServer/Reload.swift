@@ -1,3 +1,4 @@
+internal import BasicContainers
 internal import Control
 internal import Glibc
 internal import MirrorCore
@@ -37,10 +38,16 @@ final class Reload: @unchecked Sendable {
             }
             try openDisks(present)
         } catch {
-            for listener in listeners { listener.shut() }
-            for spare in spares { spare.disk.shut() }
+            giveBack()
             throw error
         }
+    }
+
+    /// It is not taken over.
+    func giveBack() {
+        for listener in listeners { listener.shut() }
+        for spare in spares { spare.disk.shut() }
+        for index in opening.served.indices { opening.served[index].shutDisks() }
     }
 
     private func openDisks(_ present: Present) throws(DiskError) {
@@ -60,10 +67,7 @@ final class Reload: @unchecked Sendable {
             }
         }
         guard !ofOthers.isEmpty else { return }
-        var openingOptions = Opening.Options()
-        openingOptions.allowDegraded = present.options.allowDegraded
-        openingOptions.isReadOnly = present.options.isReadOnly
-        opening = try Opening.open(ofOthers, openingOptions)
+        opening = try Opening.open(ofOthers, present.options.opening)
     }
 
     private enum Kind {

@@ -40,6 +40,13 @@ public struct ServerOptions: Sendable {
         "\(seconds) seconds: allowed are \(secondsAllowed.lowerBound) to \(secondsAllowed.upperBound)"
     }
 
+    var opening: Opening.Options {
+        var opening = Opening.Options()
+        opening.allowDegraded = allowDegraded
+        opening.isReadOnly = isReadOnly
+        return opening
+    }
+
     var policies: Policies {
         var policies = Policies()
         policies.disks = disks
@@ -86,10 +93,7 @@ public enum Server {
         let eventProgram = try options.onEvent.map { path throws(DiskError) in
             try EventProgram(path: path, logger: logger)
         }
-        var openingOptions = Opening.Options()
-        openingOptions.allowDegraded = options.allowDegraded
-        openingOptions.isReadOnly = options.isReadOnly
-        var opening = try Opening.open(options.disks, openingOptions)
+        var opening = try Opening.open(options.disks, options.opening)
         for warning in opening.warnings { logger.warning("\(warning)") }
         for refused in opening.refused {
             logger.error("mirror=\(refused.name) state=\(refused.state): \(refused.reason); \(refused.action)")
