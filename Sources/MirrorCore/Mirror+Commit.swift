@@ -73,9 +73,10 @@ extension Mirror {
             record.begin(
                 Generation(entropy.nextUUID()), because: reason, inSync: possibleInSync, time: now.unixNanoseconds)
         }
-        // The same record once more keeps its number: a disk that has taken it although it said no is then no more
-        // than one epoch ahead of the others, see `Record.descends`.
+        // The same record once more keeps its number; another one says how many were tried before it. A disk that has
+        // taken one although it said no is then no further ahead of the others than it says, see `Record.descends`.
         if !commit.isFailing || commit.snapshot != record {
+            record.unconfirmed = commit.isFailing ? record.unconfirmed + 1 : 0
             record.epoch += 1
             record.updatedTime = now.unixNanoseconds
         }

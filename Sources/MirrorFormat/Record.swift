@@ -146,6 +146,9 @@ package struct Record: Sendable, Hashable {
     package var regionBytes: UInt64
     package var generation: Generation
     package var epoch: UInt64
+    /// How many records right before this one were written, as different tries, without one of them being known to be
+    /// durable anywhere: nothing rests on them.
+    package var unconfirmed: UInt64
     /// Newest first, at most `historyCapacity`.
     package var history: [PastGeneration]
     /// Eight slots; a plex's index is its slot.
@@ -181,6 +184,7 @@ package struct Record: Sendable, Hashable {
         self.regionBytes = regionBytes
         self.generation = generation
         epoch = 1
+        unconfirmed = 0
         history = []
         self.members = members + Array(repeating: .absent, count: PlexSet.capacity - members.count)
         isClean = true
@@ -225,10 +229,11 @@ package struct Record: Sendable, Hashable {
     /// Whether all that `other` says was known when this record was written, as far as the history tells.
     ///
     /// An era that went on after the moment in which ours left it is another side's. By one epoch it may have: a
-    /// record that some disks got and others did not before power failed, and nothing rests on that.
+    /// record that some disks got and others did not before power failed, and nothing rests on that. Nor on those that
+    /// were tried before it in vain.
     package func descends(from other: Record) -> Bool {
         if generation == other.generation { return true }
         guard let past = history.first(where: { $0.generation == other.generation }) else { return false }
-        return other.epoch <= past.epoch + 1
+        return other.epoch <= past.epoch + 1 + other.unconfirmed
     }
 }

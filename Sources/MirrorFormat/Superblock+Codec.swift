@@ -56,6 +56,7 @@ extension Superblock {
             bytes.store(parent.generation.bits, at: 312)
             bytes.storeLittleEndian(parent.epoch, at: 328)
         }
+        bytes.storeLittleEndian(record.unconfirmed, at: 336)
         encodeTables(into: &bytes)
         let position = Layout.superblockOffset(copy: copy, diskBytes: layout.diskBytes)
         let sum = checksum(
@@ -141,9 +142,8 @@ extension Superblock {
         let host = try bytes.loadText(at: 232, count: 64)
         writer = Writer(bootID: bytes.loadUUID(at: 216), host: host)
         record = try Self.decodeRecord(bytes, mirror: mirror)
-        guard sequence <= Self.maximumCount, record.epoch <= Self.maximumCount else {
-            throw .inconsistent("sequence or epoch")
-        }
+        guard sequence <= Self.maximumCount, record.epoch <= Self.maximumCount, record.unconfirmed <= record.epoch
+        else { throw .inconsistent("sequence or epoch") }
         guard record.index(of: plex) != nil else { throw .inconsistent("plex is not in its own member table") }
         mustStayReadOnly = bytes.loadLittleEndian(at: 24, as: UInt64.self) & ~Self.knownReadOnlyCompatible != 0
     }
@@ -161,6 +161,7 @@ extension Superblock {
             time: bytes.loadLittleEndian(at: 200))
         record.updatedTime = bytes.loadLittleEndian(at: 208)
         record.epoch = bytes.loadLittleEndian(at: 176)
+        record.unconfirmed = bytes.loadLittleEndian(at: 336)
         let flags = bytes.loadLittleEndian(at: 44, as: UInt8.self)
         record.isClean = flags & 1 != 0
         if flags & 2 != 0 {

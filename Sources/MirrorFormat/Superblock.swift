@@ -28,6 +28,7 @@ internal import Bytes
 /// | 216 | 16 | boot id of the writer |
 /// | 232 | 64 | host name of the writer, zero padded |
 /// | 296 | 16, 16, 8 | parent: mirror, generation, epoch |
+/// | 336 | 8 | `Record.unconfirmed` |
 /// | 384 | 12 x 24 | areas: 4 kind, 4 zero, 8 offset, 8 length |
 /// | 704 | 8 x 88 | members, see `Superblock+Codec` |
 /// | 1472 | 16 x 48 | past generations, newest first |

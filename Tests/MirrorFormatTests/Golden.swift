@@ -30,6 +30,7 @@ enum Golden {
         record.epoch = 8
         record.begin(generation, because: .expelled, inSync: PlexSet(mask: 3), time: 1_700_000_000_600_000_000)
         record.epoch = 9
+        record.unconfirmed = 1
         record.updatedTime = 1_700_000_001_000_000_000
         record.isClean = false
         record.pinned = PlexIndex(1)
@@ -57,6 +58,7 @@ enum Golden {
         (288, "00000000000000007efa000000000000"),
         (304, "12000000000000007efa000000000000"),
         (320, "34000000000000004d00000000000000"),
+        (336, "01000000000000000000000000000000"),
         (384, "07000000000000000000bd0000000000"),
         (400, "00004000000000000600000000000000"),
         (416, "0000fd00000000000070000000000000"),

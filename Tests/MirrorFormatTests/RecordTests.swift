@@ -68,6 +68,20 @@ import Testing
         #expect(!record.descends(from: other) && !record.knows(other.generation))
     }
 
+    /// Epochs 8 and 9 were tried and reached nobody as far as the server knew; epoch 10 is the one this disk has.
+    @Test(
+        arguments: [(10, 0, false), (10, 1, false), (10, 2, true), (11, 2, false), (11, 3, true)]
+            as [(UInt64, UInt64, Bool)])
+    func triesThatReachedNobodyAreNoProofOfGoingOn(epoch: UInt64, unconfirmed: UInt64, isAncestor: Bool) {
+        var other = record()
+        other.epoch = epoch
+        other.unconfirmed = unconfirmed
+        var record = record()
+        record.epoch = 7
+        record.begin(Generation(UUID128(high: 0, low: 2)), because: .expelled, inSync: .empty, time: 0)
+        #expect(record.descends(from: other) == isAncestor)
+    }
+
     @Test func indexOfAnAbsentMemberIsNil() {
         var record = record()
         #expect(record.index(of: PlexUUID(UUID128(high: 2, low: 2))) == PlexIndex(1))

@@ -34,7 +34,7 @@ import Testing
         #expect(load(bytes, 48) == 6)
         #expect(load(bytes, 56) == Golden.mirror.bits.high && load(bytes, 64) == Golden.mirror.bits.low)
         #expect(load(bytes, 152) == 8 << 20 && load(bytes, 160) == 16 << 20 && load(bytes, 168) == 1 << 20)
-        #expect(load(bytes, 176) == 9)
+        #expect(load(bytes, 176) == 9 && load(bytes, 336) == 1)
         #expect(load(bytes, 184) == Golden.generation.bits.high)
         for (index, area) in superblock.layout.areas.enumerated() {
             #expect(load(bytes, 384 + index * 24) == UInt64(area.kind.rawValue))

@@ -146,6 +146,7 @@ extension XorShift {
                 inSync: PlexSet(mask: UInt8.random(in: 0...255, using: &self)), time: next())
         }
         record.epoch = count()
+        record.unconfirmed = UInt64.random(in: 0...record.epoch, using: &self)
         record.updatedTime = next()
         record.isClean = Bool.random(using: &self)
         record.pinned = Bool.random(using: &self) ? PlexIndex(Int.random(in: 0..<8, using: &self)) : nil
