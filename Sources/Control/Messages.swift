@@ -17,6 +17,8 @@ public struct ControlRequest: Codable, Sendable {
     public var follow: Bool?
     /// The disk is a file that is to be made.
     public var create: Bool?
+    /// Absolute path of the file that is made for the metadata of the disk.
+    public var metadata: String?
     /// The disk is to be a spare no more.
     public var remove: Bool?
     /// `pause`, `resume` or `limit`, of a resync.

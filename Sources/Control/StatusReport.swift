@@ -113,7 +113,10 @@ public struct StatusReport: Codable, Sendable {
     public struct Plex: Codable, Sendable {
         public var index: Int
         public var uuid: String
+        /// By which it is named; of one with a metadata file the path of that.
         public var disk: String?
+        /// Of the data, where the metadata lie in a file of their own.
+        public var dataDisk: String?
         public var state: String
         public var reason: String?
         /// `direct` (O_DIRECT) or `buffered` (page cache); null while no disk is open.
@@ -155,6 +158,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(index, forKey: .index)
             try container.encode(uuid, forKey: .uuid)
             try container.encode(disk, forKey: .disk)
+            try container.encode(dataDisk, forKey: .dataDisk)
             try container.encode(state, forKey: .state)
             try container.encode(reason, forKey: .reason)
             try container.encode(io, forKey: .io)

@@ -2,7 +2,7 @@ internal import Glibc
 internal import MirrorFormat
 
 extension Disk {
-    /// Makes a plain disk of a plex: no superblock remains, and a file ends where its data end.
+    /// Makes a plain disk of a plex: no superblock remains, and a file ends where its data end. A metadata file is removed.
     ///
     /// The older pair of superblock copies goes first: if power fails in between, what is left is the newest state, and the
     /// disk is the mirror that it was.
@@ -17,6 +17,13 @@ extension Disk {
                 try clear(Layout.superblockOffset(copy: copy, diskBytes: bytes), Layout.blockBytes)
             }
             try flush()
+        }
+        if metadata != nil {
+            // Nothing lies on the disk but its data.
+            guard unsafe unlink(path) == 0 else {
+                throw DiskError("\(path): can't be removed: \(errorText(errno))")
+            }
+            return
         }
         guard isBlockDevice else {
             guard ftruncate(file, off_t(dataBytes)) == 0, fsync(file) == 0 else {

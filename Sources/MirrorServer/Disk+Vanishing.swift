@@ -3,7 +3,15 @@ internal import Glibc
 extension Disk {
     /// Deleted, cut off, or pulled. Of a file system that may hang nothing is asked.
     var hasVanished: Bool {
-        guard !channel.mayHang else { return false }
+        if channel.hasVanished(shorterThan: min(bytes, channel.end)) { return true }
+        guard let metadata else { return false }
+        return metadata.channel.hasVanished(shorterThan: bytes - metadata.channel.base)
+    }
+}
+
+extension DiskChannel {
+    fileprivate func hasVanished(shorterThan bytes: UInt64) -> Bool {
+        guard !mayHang else { return false }
         if isBlockDevice { return lseek(file, 0, SEEK_END) < off_t(bytes) }
         var information = stat()
         guard unsafe fstat(file, &information) == 0 else { return false }

@@ -26,6 +26,10 @@ struct DiskChannel: BitwiseCopyable {
     let mayHang: Bool
     /// In main memory: a transfer is a copy, done sooner than it is handed to a thread of the kernel.
     let isMemory: Bool
+    /// Where on the disk the file's first byte lies; offsets are those of the disk.
+    var base: UInt64 = 0
+    /// From here on another channel takes over, see `Disk.MetadataFile`.
+    var end = UInt64.max
     var canPunch = true
     var canZeroRange = true
 
@@ -35,14 +39,19 @@ struct DiskChannel: BitwiseCopyable {
 
 /// An open, locked file or block device that carries a plex.
 struct Disk {
-    let path: String
-    let channel: DiskChannel
-    let bytes: UInt64
+    /// What it is called by: of one with a metadata file the path of that.
+    var path: String
+    /// Of its data.
+    var channel: DiskChannel
+    /// With its metadata.
+    var bytes: UInt64
     let isDirect: Bool
     /// Names the file itself, whatever path led to it.
-    let identity: Identity
+    var identity: Identity
     /// Keeps the kernel, and servers that see the device under another node, away from a block device; -1: none.
     let claim: Int32
+    /// Nil: data and metadata lie on the same disk.
+    var metadata: MetadataFile?
 
     var file: Int32 { channel.file }
     var isBlockDevice: Bool { channel.isBlockDevice }
@@ -69,11 +78,24 @@ struct Disk {
         case readOnly, readWrite
     }
 
-    /// Opens and locks.
+    /// Opens and locks, with the disk that it names where it is a metadata file.
     ///
     /// - Parameter access: reading takes no lock, so that `examine` never disturbs a server.
     /// - Throws: `DiskError`, naming the disk and the reason.
     static func open(
+        _ path: String, _ access: Access, patienceSeconds: Int = 0
+    ) throws(DiskError) -> Disk {
+        let disk = try openAlone(path, access, patienceSeconds: patienceSeconds)
+        do throws(DiskError) {
+            guard let header = try disk.metadataHeader() else { return disk }
+            return try disk.joined(to: header, access, patienceSeconds: patienceSeconds)
+        } catch {
+            disk.shut()
+            throw error
+        }
+    }
+
+    static func openAlone(
         _ path: String, _ access: Access, patienceSeconds: Int = 0
     ) throws(DiskError) -> Disk {
         var information = stat()
@@ -211,6 +233,7 @@ struct Disk {
     func shut() {
         close(file)
         if claim >= 0 { close(claim) }
+        if let metadata { close(metadata.channel.file) }
     }
 
     /// What partition tables on it count in; of a file what they nearly always do.
@@ -221,22 +244,17 @@ struct Disk {
         return UInt64(bytes)
     }
 
-    /// The same after its file was made longer.
-    func resized(to bytes: UInt64) -> Disk {
-        Disk(
-            path: path, channel: channel, bytes: bytes, isDirect: isDirect, identity: identity, claim: claim)
-    }
-
     // MARK: synchronous access, for start-up and commands
 
     /// Reads whole 4 KiB blocks.
     ///
     /// - Throws: `DiskError` on any error and on the end of the disk.
     func read(at offset: UInt64, count: Int) throws(DiskError) -> [UInt8] {
-        try unsafe withAlignedMemory(count: count) { memory throws(DiskError) in
+        let (file, start) = try place(offset, count)
+        return try unsafe withAlignedMemory(count: count) { memory throws(DiskError) in
             var done = 0
             while done < count {
-                let result = unsafe pread(file, memory + done, count - done, off_t(offset) + off_t(done))
+                let result = unsafe pread(file, memory + done, count - done, start + off_t(done))
                 if result < 0, errno == EINTR { continue }
                 guard result > 0 else {
                     let reason = result == 0 ? "the disk ends here" : errorText(errno)
@@ -250,13 +268,14 @@ struct Disk {
 
     /// Writes whole 4 KiB blocks; durable only after `flush`.
     func write(_ bytes: [UInt8], at offset: UInt64) throws(DiskError) {
+        let (file, start) = try place(offset, bytes.count)
         try unsafe withAlignedMemory(count: bytes.count) { memory throws(DiskError) in
             unsafe bytes.withUnsafeBytes { source in
                 if let start = source.baseAddress { unsafe memory.copyMemory(from: start, byteCount: bytes.count) }
             }
             var done = 0
             while done < bytes.count {
-                let result = unsafe pwrite(file, memory + done, bytes.count - done, off_t(offset) + off_t(done))
+                let result = unsafe pwrite(file, memory + done, bytes.count - done, start + off_t(done))
                 if result < 0, errno == EINTR { continue }
                 guard result > 0 else {
                     throw DiskError("\(path): can't be written at \(offset + UInt64(done)): \(errorText(errno))")
@@ -267,7 +286,16 @@ struct Disk {
     }
 
     func flush() throws(DiskError) {
-        guard fdatasync(file) == 0 else { throw DiskError("\(path): can't be flushed: \(errorText(errno))") }
+        for file in [file, metadata?.channel.file ?? file] where fdatasync(file) != 0 {
+            throw DiskError("\(path): can't be flushed: \(errorText(errno))")
+        }
+    }
+
+    /// In which file a stretch of the disk lies, and where in it.
+    private func place(_ offset: UInt64, _ count: Int) throws(DiskError) -> (file: Int32, start: off_t) {
+        guard let metadata, offset + UInt64(count) > channel.end else { return (file, off_t(offset)) }
+        guard offset >= channel.end else { throw DiskError("\(path): nothing reaches from data into metadata") }
+        return (metadata.channel.file, off_t(offset - metadata.channel.base))
     }
 
     private func withAlignedMemory<Result>(
@@ -292,6 +320,12 @@ extension Disk {
         var seen: [Identity: String] = [:]
         for path in paths {
             guard let identity = identity(of: path) else { continue }
+            if let data = MetadataFile.dataPath(of: path), let other = Self.identity(of: data) {
+                if seen[other] != nil || paths.contains(where: { $0 != path && Self.identity(of: $0) == other }) {
+                    throw DiskError("\(data): is the disk whose metadata lie in \(path); name \(path) alone")
+                }
+                seen[other] = path
+            }
             if let other = seen[identity] {
                 throw DiskError(
                     other == path

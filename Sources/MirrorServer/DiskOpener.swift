@@ -64,12 +64,20 @@ struct OpenedDisk: Sendable {
         var force = false
         /// Of the file that is to be made where there is none; nil: it must be there.
         var newFile: NewFile?
+        /// A disk without room for metadata: they go into a new file at `path`, this long with the data.
+        var data: Data?
         /// What is said where there is no disk.
         var advice = "check the path"
 
         struct NewFile {
             var bytes: UInt64
             var allocatedFrom: UInt64
+        }
+
+        struct Data {
+            var path: String
+            var bytes: UInt64
+            var wholeBytes: UInt64
         }
     }
 
@@ -89,6 +97,7 @@ struct OpenedDisk: Sendable {
 
     /// - Throws: `DiskError`; a file that was made for it is gone again.
     static func open(_ wish: Wish) throws(DiskError) -> OpenedDisk {
+        if let data = wish.data { return try openWithoutRoom(wish, data) }
         let isThere = unsafe access(wish.path, F_OK) == 0
         if !isThere {
             guard let new = wish.newFile else { throw DiskError("\(wish.path): does not exist; \(wish.advice)") }
@@ -105,8 +114,38 @@ struct OpenedDisk: Sendable {
         }
     }
 
+    private static func openWithoutRoom(_ wish: Wish, _ data: Wish.Data) throws(DiskError) -> OpenedDisk {
+        try Disk.checkMetadataFile(wish.path)
+        let plain = try Disk.open(data.path, .readWrite)
+        let disk: Disk
+        do throws(DiskError) {
+            guard plain.metadata == nil, case .none = try plain.scan(), try plain.spareMark() == nil else {
+                throw DiskError("\(data.path): carries Plexus metadata already; name it without --metadata")
+            }
+            guard plain.bytes >= data.bytes else {
+                throw DiskError(
+                    "\(data.path): is too small: it has \(plain.bytes) bytes, the data of the mirror are \(data.bytes)")
+            }
+            disk = try plain.withNewMetadataFile(wish.path, dataBytes: data.bytes, wholeBytes: data.wholeBytes)
+        } catch {
+            plain.shut()
+            throw error
+        }
+        do throws(DiskError) {
+            var opened = try look(at: disk, wish)
+            opened.isMade = true
+            return opened
+        } catch {
+            unsafe unlink(wish.path)
+            throw error
+        }
+    }
+
     private static func look(_ wish: Wish) throws(DiskError) -> OpenedDisk {
-        let disk = try Disk.open(wish.path, .readWrite)
+        try look(at: try Disk.open(wish.path, .readWrite), wish)
+    }
+
+    private static func look(at disk: Disk, _ wish: Wish) throws(DiskError) -> OpenedDisk {
         do throws(DiskError) {
             var opened = OpenedDisk(disk: disk, scan: try disk.scan())
             switch opened.scan {

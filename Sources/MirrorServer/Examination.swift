@@ -7,6 +7,8 @@ public struct Examination: Codable, Sendable {
         public var disk: String
         public var error: String?
         public var diskSize: UInt64?
+        /// Whose metadata these are, where they lie in a file of their own.
+        public var dataDisk: String?
         public var mirror: String?
         public var name: String?
         public var plex: String?
@@ -84,6 +86,7 @@ public struct Examination: Codable, Sendable {
                 let disk = try Disk.open(path, .readOnly)
                 defer { disk.shut() }
                 report.diskSize = disk.bytes
+                report.dataDisk = disk.metadata?.dataPath
                 if let mark = try disk.spareMark() {
                     report.spareOf = mark.mirror.description
                     report.name = mark.name

@@ -14,6 +14,8 @@ package struct MirrorFormatter {
     package var force = false
     /// The first disk's data become the mirror's; the others are copied to when it is served.
     package var keepsFirst = false
+    /// Where the metadata of the disk go that keeps its data; nil: behind the data.
+    package var metadataFile: String?
 
     package init(name: String, disks: [String]) {
         self.name = name
@@ -26,12 +28,16 @@ package struct MirrorFormatter {
         package var isNew: Bool
         /// Its data stay; so long it was before.
         package var keptBytes: UInt64?
+        /// Where its metadata go, if not on it.
+        package var metadataFile: String?
         package var diskBytes: UInt64
         package var dataBytes: UInt64
         package var regionBytes: UInt64
         /// What `--force` overwrites.
         package var overwrites: String?
         package var areas: [(name: String, offset: UInt64, length: UInt64)]
+        /// What the plex is called by from then on.
+        package var disk: String { metadataFile ?? path }
     }
 
     package struct Outcome: Sendable {
@@ -90,6 +96,12 @@ package struct MirrorFormatter {
             throw DiskError(Self.regionText(regionBytes))
         }
         for path in disks where unsafe access(path, F_OK) != 0 { try checkParent(of: path) }
+        guard let metadataFile else { return }
+        guard keepsFirst else {
+            throw DiskError("--metadata goes with --from: it is about the disk that keeps its data")
+        }
+        try Disk.checkMetadataFile(metadataFile)
+        try checkParent(of: metadataFile)
     }
 
     private func checkParent(of path: String) throws(DiskError) {
@@ -164,8 +176,12 @@ package struct MirrorFormatter {
         for path in disks {
             let diskBytes: UInt64
             if let disk = open[path] {
-                let isToGrow = isKept(path) && !disk.isBlockDevice
-                diskBytes = isToGrow ? max(disk.bytes, try newFileBytes(dataBytes)) : disk.bytes
+                if isKept(path), metadataFile != nil {
+                    diskBytes = try newFileBytes(dataBytes)
+                } else {
+                    let isToGrow = isKept(path) && !disk.isBlockDevice
+                    diskBytes = isToGrow ? max(disk.bytes, try newFileBytes(dataBytes)) : disk.bytes
+                }
             } else {
                 diskBytes = try newFileBytes(dataBytes)
             }
@@ -173,7 +189,7 @@ package struct MirrorFormatter {
             plans.append(
                 Plan(
                     path: path, isNew: open[path] == nil, keptBytes: isKept(path) ? open[path]?.bytes : nil,
-                    diskBytes: diskBytes, dataBytes: dataBytes,
+                    metadataFile: isKept(path) ? metadataFile : nil, diskBytes: diskBytes, dataBytes: dataBytes,
                     regionBytes: layout.regionBytes, overwrites: overwritten[path],
                     areas: layout.areas.map { ("\($0.kind)", $0.offset, $0.length) }))
         }

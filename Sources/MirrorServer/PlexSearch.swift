@@ -48,7 +48,7 @@ struct PlexSearch: Sendable {
         var information = stat()
         guard unsafe stat(path, &information) == 0 else { return false }
         let kind = information.st_mode & S_IFMT
-        return kind == S_IFBLK || (kind == S_IFREG && UInt64(information.st_size) >= Layout.minimumDataBytes)
+        return kind == S_IFBLK || (kind == S_IFREG && UInt64(information.st_size) > Layout.superblockAreaBytes)
     }
 
     private func neighbours() -> [String] {

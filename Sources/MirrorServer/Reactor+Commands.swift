@@ -118,7 +118,7 @@ extension Reactor {
             let bytes = mirrors[mirror].mirror.record.dataBytes
             try disk.wipeMetadata(behind: bytes)
             response.message =
-                "mirror \(mirrors[mirror].name) is dissolved: \(disk.path) is a plain disk, its data are \(bytes) bytes"
+                "mirror \(mirrors[mirror].name) is dissolved: \(disk.dataPath) is a plain disk, its data are \(bytes) bytes"
         } catch {
             response.error = "\(error.description); mirror \(mirrors[mirror].name) is stopped, and may still be served"
         }

@@ -76,6 +76,7 @@ extension Reactor {
                 mirrors[index].disks[Int(plex.value)]?.stampIfBrokenOff()
                 if let disk = mirrors[index].disks[Int(plex.value)] {
                     dissolve(index, plex, disk)
+                    if mirrors[index].mirror.record[plex].role == .absent { disk.removeUnusedMetadataFile() }
                     group.giveUp(disk.path)
                     disk.shut()
                 }
@@ -109,7 +110,7 @@ extension Reactor {
                 return operations.count - 1
             }()
         operations[index] = DiskJob(mirror: mirror, operation: operation, begunAt: now.nanoseconds)
-        guard let disk = mirrors[mirror].channels[Int(operation.plex.value)] else {
+        guard let disk = mirrors[mirror].channel(operation) else {
             localCompletions.append((index, .ended(.failed(DiskFailure(kind: .gone, errorNumber: EBADF)))))
             return
         }
@@ -132,24 +133,24 @@ extension Reactor {
         if case .writeMetadata = operation.kind { fillMetadata(index, operation, mirror) }
         let bytes = unsafe memory(operations[index], operation)
         let count = Int(operation.length)
+        let offset = operation.offset - disk.base
         if disk.isMemory, count <= limits.largestCopyBytes {
-            let offset = off_t(operation.offset)
             let moved: Int
             if case .read = operation.kind {
-                moved = unsafe pread(disk.file, bytes, count, offset)
+                moved = unsafe pread(disk.file, bytes, count, off_t(offset))
             } else {
-                moved = unsafe pwrite(disk.file, bytes, count, offset)
+                moved = unsafe pwrite(disk.file, bytes, count, off_t(offset))
             }
             localCompletions.append((index, .reported(moved < 0 ? -errno : Int32(moved))))
             return
         }
         if case .read = operation.kind {
             unsafe ring.prepareRead(
-                disk.file, into: bytes, count: count, offset: operation.offset, mayHang: disk.mayHang,
+                disk.file, into: bytes, count: count, offset: offset, mayHang: disk.mayHang,
                 userData: UInt64(index))
         } else {
             unsafe ring.prepareWrite(
-                disk.file, from: bytes, count: count, offset: operation.offset,
+                disk.file, from: bytes, count: count, offset: offset,
                 isDurable: operation.isDurable && disk.honoursDataSync, mayHang: disk.mayHang,
                 userData: UInt64(index))
         }
@@ -168,7 +169,7 @@ extension Reactor {
 
     mutating func diskCompleted(_ index: Int, _ result: Int32) {
         guard let operation = operations[index].operation,
-            let disk = mirrors[operations[index].mirror].channels[Int(operation.plex.value)]
+            let disk = mirrors[operations[index].mirror].channel(operation)
         else { preconditionFailure("a completion without an operation") }
         let failure =
             result < 0 ? DiskFailure(errorNumber: -result, isBlockDevice: disk.isBlockDevice) : nil

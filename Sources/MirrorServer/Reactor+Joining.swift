@@ -51,17 +51,24 @@ extension Reactor {
     ) throws(DiskError) {
         let path = try disk(of: request)
         let mayCreate = request.create ?? false
+        if mayCreate, request.metadata != nil {
+            throw DiskError(
+                "\(path): a file that is made has room for its metadata; give one of --create and --metadata")
+        }
         try open(
-            path, mirror, .new(replacing: replacing), force: request.force ?? false, mayCreate: mayCreate, for: asker)
+            request.metadata ?? path, mirror, .new(replacing: replacing), force: request.force ?? false,
+            mayCreate: mayCreate, data: request.metadata == nil ? nil : path, for: asker)
     }
 
     /// Has a disk opened that is to join. What comes of it is decided when it is open, see `opened`.
     ///
     /// - Parameters:
     ///   - mayCreate: where there is no file one is made.
+    ///   - data: a disk whose metadata go into a new file at `path`.
     ///   - asker: nil: nobody, the server does it by itself.
     mutating func open(
-        _ path: String, _ mirror: Int, _ purpose: JoinPurpose, force: Bool, mayCreate: Bool = false, for asker: UInt64?
+        _ path: String, _ mirror: Int, _ purpose: JoinPurpose, force: Bool, mayCreate: Bool = false,
+        data: String? = nil, for asker: UInt64?
     ) throws(DiskError) {
         if let owner = group.owner(of: path) { throw DiskError("\(path): is in use by mirror \(owner) already") }
         guard openings.count < limits.openings else { throw DiskError("\(path): too many disks are being opened") }
@@ -71,6 +78,10 @@ extension Reactor {
         let record = mirrors[mirror].mirror.record
         var wish = OpenedDisk.Wish(path: path, mirror: record.mirror, force: force)
         if mayCreate { wish.newFile = try newFile(path, record) }
+        if let data {
+            let whole = try wholeBytes(path, record)
+            wish.data = OpenedDisk.Wish.Data(path: data, bytes: record.dataBytes, wholeBytes: whole)
+        }
         if purpose.isOfNewDisk {
             wish.advice =
                 mayCreate ? "no file is made among devices" : "to have a sparse file made there: --create"
@@ -86,10 +97,15 @@ extension Reactor {
     /// A sparse file as large as the mirror's data and metadata need.
     private func newFile(_ path: String, _ record: Record) throws(DiskError) -> OpenedDisk.Wish.NewFile? {
         guard !path.hasPrefix("/dev/") || path.hasPrefix("/dev/shm/") else { return nil }
+        return OpenedDisk.Wish.NewFile(bytes: try wholeBytes(path, record), allocatedFrom: record.dataBytes)
+    }
+
+    /// Of the mirror's data and metadata.
+    private func wholeBytes(_ path: String, _ record: Record) throws(DiskError) -> UInt64 {
         let bytes = try? Layout.diskBytes(
             forData: record.dataBytes, regionBytes: record.regionBytes, spareBytes: nil)
         guard let bytes else { throw DiskError("\(path): can't be laid out for mirror \(record.name)") }
-        return OpenedDisk.Wish.NewFile(bytes: bytes, allocatedFrom: record.dataBytes)
+        return bytes
     }
 
     mutating func takeDiskNews() {
@@ -290,7 +306,10 @@ extension Reactor {
         } catch {
             switch error {
             case .diskTooSmall(let has, let needs):
-                throw DiskError("\(disk.path): is too small: it has \(has) bytes, mirror \(record.name) needs \(needs)")
+                let advice =
+                    has >= record.dataBytes ? "; its metadata can lie in a file on another disk: --metadata FILE" : ""
+                throw DiskError(
+                    "\(disk.path): is too small: it has \(has) bytes, mirror \(record.name) needs \(needs)\(advice)")
             case .regionSizeInvalid: throw DiskError("\(disk.path): can't be laid out for mirror \(record.name)")
             }
         }

@@ -11,8 +11,9 @@ struct ServedMirror: ~Copyable {
     var mirror: Mirror
     /// By plex index; nil: not open.
     private(set) var disks: [Disk?]
-    /// What operations need of the same.
+    /// What operations need of the same: for the data, and for what lies in files of its own.
     var channels = InlineArray<8, DiskChannel?>(repeating: nil)
+    private var metadataChannels = InlineArray<8, DiskChannel?>(repeating: nil)
     /// The path that a plex was last seen under.
     var paths: [String?]
     /// Buffers of the resync.
@@ -51,6 +52,7 @@ struct ServedMirror: ~Copyable {
         self.disks = disks
         for (index, disk) in disks.enumerated() {
             channels[index] = disk?.channel
+            metadataChannels[index] = disk?.metadata?.channel
             if disk != nil { hadOpen.insert(PlexIndex(index)) }
         }
         self.events = events
@@ -81,6 +83,14 @@ struct ServedMirror: ~Copyable {
         if disk != nil { hadOpen.insert(plex) }
         disks[Int(plex.value)] = disk
         channels[Int(plex.value)] = disk?.channel
+        metadataChannels[Int(plex.value)] = disk?.metadata?.channel
+    }
+
+    /// Where an operation goes; nil: the disk is not open.
+    func channel(_ operation: DiskOperation) -> DiskChannel? {
+        let index = Int(operation.plex.value)
+        guard let channel = channels[index], operation.offset >= channel.end else { return channels[index] }
+        return metadataChannels[index]
     }
 
     mutating func append(_ event: EventRecord) {
@@ -95,7 +105,8 @@ struct ServedMirror: ~Copyable {
             return record[PlexIndex(number)].role == .absent ? nil : PlexIndex(number)
         }
         if let uuid = UUID128(text) { return record.index(of: PlexUUID(uuid)) }
-        guard let index = paths.firstIndex(of: text), record[PlexIndex(index)].role != .absent else { return nil }
+        let named = paths.firstIndex(of: text) ?? disks.firstIndex { $0?.dataPath == text }
+        guard let index = named, record[PlexIndex(index)].role != .absent else { return nil }
         return PlexIndex(index)
     }
 
@@ -149,6 +160,7 @@ struct ServedMirror: ~Copyable {
             report.reason = [report.reason, objection].compactMap { $0 }.joined(separator: "; ")
         }
         report.atRisk = plex.isAtRisk
+        report.dataDisk = disks[index]?.metadata?.dataPath
         report.replaces = plex.member.replaces.map { Int($0.value) }
         report.queueDepth = plex.operationsInFlight
         let meter = plexMeters[index]

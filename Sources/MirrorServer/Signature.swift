@@ -15,8 +15,8 @@ enum Signature {
         guard let probe = unsafe blkid_new_probe() else { throw DiskError("\(disk.path): libblkid has no memory") }
         defer { unsafe blkid_free_probe(probe) }
         // libblkid reads in pieces of its own; O_DIRECT would refuse them.
-        let file = unsafe Glibc.open(disk.path, O_RDONLY | O_CLOEXEC)
-        guard file >= 0 else { throw DiskError("\(disk.path): \(errorText(errno))") }
+        let file = unsafe Glibc.open(disk.dataPath, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else { throw DiskError("\(disk.dataPath): \(errorText(errno))") }
         defer { close(file) }
         // What can't be looked at may hold anything: it must not count as blank.
         guard disk.bytes > 0 else { return nil }
@@ -35,7 +35,7 @@ enum Signature {
     }
 
     private static func unknown(_ disk: Disk, _ number: Int32) -> DiskError {
-        DiskError("\(disk.path): can't be searched for file systems and the like: \(errorText(number))")
+        DiskError("\(disk.dataPath): can't be searched for file systems and the like: \(errorText(number))")
     }
 
     private static func value(_ name: String, _ probe: blkid_probe) -> String? {

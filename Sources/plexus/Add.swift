@@ -22,8 +22,14 @@ struct Add: ParsableCommand {
 
 /// A disk that is not yet of the mirror.
 struct NewDisk: ParsableArguments {
-    @Argument(help: "File or block device, at least as large as the mirror's data and metadata.")
+    @Argument(
+        help:
+            "File or block device, at least as large as the mirror's data and metadata, or as its data with --metadata."
+    )
     var disk: String
+
+    @Option(help: "A new file for Plexus' own data, for a disk that is no larger than the mirror.")
+    var metadata: String?
 
     @Flag(help: "Make a sparse file, if there is none.")
     var create = false
@@ -33,8 +39,14 @@ struct NewDisk: ParsableArguments {
 
     func request(_ verb: ControlRequest.Verb, mirror: String, plex: String? = nil) -> ControlRequest {
         var request = ControlRequest(verb, mirror: mirror, plex: plex, disk: absolute(disk))
+        request.metadata = metadata.map(absolute)
         request.create = create
         request.force = force
         return request
+    }
+
+    func validate() throws {
+        guard create, metadata != nil else { return }
+        throw ValidationError("a file that is made has room for its metadata: give one of --create and --metadata")
     }
 }

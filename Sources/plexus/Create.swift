@@ -21,6 +21,13 @@ struct Create: ParsableCommand {
     @Option(help: "A disk with data, which stay where they are. A file is made longer by what Plexus needs.")
     var from: String?
 
+    @Option(
+        help: """
+            A new file for Plexus' own data, where the disk of --from has no room for them. It stands for that disk from then
+            on: it is what is given to plexus serve. It must not lie on that disk.
+            """)
+    var metadata: String?
+
     @Option(help: "Size of the mirror, such as 64M or 10G. Default: as large as the smallest disk allows.")
     var size: ByteSize?
 
@@ -39,10 +46,16 @@ struct Create: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
+    func validate() throws {
+        guard metadata != nil, from == nil else { return }
+        throw ValidationError("--metadata is about the disk of --from")
+    }
+
     func run() throws {
         try reporting {
             var formatter = MirrorFormatter(name: name, disks: ((from.map { [$0] } ?? []) + disks).map(absolute))
             formatter.keepsFirst = from != nil
+            formatter.metadataFile = metadata.map(absolute)
             formatter.sizeBytes = size?.bytes
             formatter.regionBytes = region?.bytes
             formatter.spareBytes = spares?.bytes
@@ -57,6 +70,7 @@ struct Create: ParsableCommand {
             let verb = plan ? "would be" : "is"
             let what = one.isNew ? "a new sparse file" : one.keptBytes != nil ? "a disk with data" : "an existing disk"
             print("\(one.path) \(verb) plex of \(name): \(what) of \(one.diskBytes) bytes, data 0 to \(one.dataBytes)")
+            if let file = one.metadataFile { print("  its metadata \(plan ? "would lie" : "lie") in \(file)") }
             if let old = one.overwrites { print("  \(plan ? "would overwrite" : "overwrote") \(old)") }
             if plan { for area in one.areas { print("  \(area.name): \(area.length) bytes at \(area.offset)") } }
         }
@@ -69,12 +83,13 @@ struct Create: ParsableCommand {
         } else if outcome.needsResync {
             print("the disks are made equal when it is first served; that copies all of plex 0")
         }
-        print("next: plexus serve \(outcome.plans.map(\.path).joined(separator: " "))")
+        print("next: plexus serve \(outcome.plans.map(\.disk).joined(separator: " "))")
     }
 
     private struct Report: Encodable {
         struct Disk: Encodable {
             var disk: String
+            var dataDisk: String?
             var isNew: Bool
             var diskSize: UInt64
             var overwrites: String?
@@ -94,7 +109,10 @@ struct Create: ParsableCommand {
             size = outcome.plans[0].dataBytes
             regionSize = outcome.plans[0].regionBytes
             disks = outcome.plans.map {
-                Disk(disk: $0.path, isNew: $0.isNew, diskSize: $0.diskBytes, overwrites: $0.overwrites)
+                Disk(
+                    disk: $0.disk, dataDisk: $0.metadataFile == nil ? nil : $0.path, isNew: $0.isNew,
+                    diskSize: $0.diskBytes,
+                    overwrites: $0.overwrites)
             }
         }
 

@@ -32,6 +32,7 @@ struct Examine: ParsableCommand {
             }
             let index = disk.index.map(String.init) ?? "?"
             print("\(disk.disk): plex \(index) of mirror \(disk.name ?? "?") (\(disk.mirror ?? "?"))")
+            if let data = disk.dataDisk { print("  metadata of \(data)") }
             print("  plex \(disk.plex ?? "?"), role \(disk.role ?? "?"), \(disk.clean == true ? "clean" : "not clean")")
             print("  generation \(disk.generation ?? "?"), epoch \(disk.epoch ?? 0), superblock \(disk.sequence ?? 0)")
             print(

@@ -81,6 +81,7 @@ struct StatusScreen {
             lines.append(
                 "  \(pad(String(plex.index), 4))  \(pad(plex.disk ?? "-", width))  \(pad(state, 10))  \(pad(plex.io ?? "-", 8))  \(plex.readErrors)/\(plex.writeErrors)"
             )
+            if let data = plex.dataDisk { lines.append("        metadata of \(data)") }
             if let reason = plex.reason { lines.append("        \(reason)") }
         }
         for spare in mirror.hotSpares { lines.append("  spare  \(spare.disk)  \(spare.state)") }

@@ -42,6 +42,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             plex: 1, done: 10, total: 20, bytesPerSecond: 30, etaSeconds: 40, paused: true, reason: "it was joined",
             limit: 50)
         var broken = plex(1, disk: "/srv/b.img", state: "failed", reason: "write error EIO at 4096", io: "buffered")
+        broken.dataDisk = "/dev/sdb"
         broken.atRisk = true
         broken.badRanges = [[4096, 8192]]
         broken.missedBytes = 1 << 20
@@ -60,10 +61,10 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "bitmap":{"dirty":3,"regionSize":1048576,"regions":1024},"clients":1,"epoch":12,\
                 "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","hotSpares":[{"disk":"/srv/s.img","state":"ready"}],\
                 "latency":null,"name":"data","plexes":[\
-                {"atRisk":false,"badRanges":[],"corrected":3,"disk":"/srv/a.img","index":0,"io":"direct",\
+                {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":"/srv/a.img","index":0,"io":"direct",\
                 "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"in-sync",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
-                {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"disk":"/srv/b.img","index":1,"io":"buffered",\
+                {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"dataDisk":"/dev/sdb","disk":"/srv/b.img","index":1,"io":"buffered",\
                 "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","replaces":0,"spared":4,"sparesFree":5,"state":"failed",\
                 "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"queueDepth":3,"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
@@ -79,7 +80,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         #expect(
             try encode(report([mirror])) == """
                 {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","hotSpares":[],"latency":null,"name":"m","plexes":[\
-                {"atRisk":false,"badRanges":[],"corrected":3,"disk":null,"index":0,"io":null,"latency":null,"missedBytes":null,\
+                {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":null,"index":0,"io":null,"latency":null,"missedBytes":null,\
                 "queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"missing",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"queueDepth":null,"readOnly":false,"reason":null,\
                 "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
@@ -126,7 +127,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             encoded.subtracting(documented) == [
                 "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
                 "mirrors.plexes.missedBytes", "mirrors.queueDepth", "mirrors.latency", "mirrors.plexes.queueDepth",
-                "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.resync.limit",
+                "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.plexes.dataDisk", "mirrors.resync.limit",
                 "mirrors.hotSpares", "mirrors.hotSpares.disk", "mirrors.hotSpares.state",
             ])
     }
