@@ -21,8 +21,10 @@ public struct ControlRequest: Codable, Sendable {
     public var metadata: String?
     /// The disk is to be a spare no more.
     public var remove: Bool?
-    /// `pause`, `resume` or `limit`, of a resync.
+    /// `pause`, `resume`, `limit`, `verify`, `believe` or `priority`, of a resync.
     public var order: String?
+    /// `low`, `normal` or `high`.
+    public var priority: String?
     /// Bytes per second; null: no limit.
     public var limit: UInt64?
 

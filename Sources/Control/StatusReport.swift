@@ -39,6 +39,10 @@ public struct StatusReport: Codable, Sendable {
         public var paused: Bool
         /// Bytes per second, by the user's order; null: none.
         public var limit: UInt64?
+        /// What was copied is read back and compared.
+        public var verify: Bool?
+        /// `low`, `normal` or `high`.
+        public var priority: String?
         public var reason: String
         /// False: it is finished, and `done` are the bytes that it copied.
         public var running: Bool
@@ -67,6 +71,8 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(etaSeconds, forKey: .etaSeconds)
             try container.encode(paused, forKey: .paused)
             try container.encode(limit, forKey: .limit)
+            try container.encode(verify, forKey: .verify)
+            try container.encode(priority, forKey: .priority)
             try container.encode(reason, forKey: .reason)
             try container.encode(running, forKey: .running)
         }

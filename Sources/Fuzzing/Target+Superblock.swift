@@ -175,7 +175,7 @@ extension Input {
             MissedWriteMap(slot: $0, id: number(), startsFull: oneIn(2), epoch: count(), lastClear: count())
         }
         member.cause = FailureCause(
-            operation: FailedOperation(rawValue: UInt8(below(8))) ?? .none,
+            operation: FailedOperation(rawValue: UInt8(below(9))) ?? .none,
             errorNumber: Int32(truncatingIfNeeded: number()), offset: number(), time: number())
         member.readErrors = count()
         member.writeErrors = count()

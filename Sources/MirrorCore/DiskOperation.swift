@@ -48,6 +48,8 @@ package struct DiskOperation: Sendable, BitwiseCopyable {
     package var isDurable: Bool
     /// Of a write: stretches of zeroes may be made to read as zero instead, and freed.
     package var isSparse = false
+    /// Of a write: it is read back before it counts as done, and compared.
+    package var isVerified = false
     package var buffer: BufferID
     package var bufferOffset: UInt64
     package var offset: UInt64
@@ -66,6 +68,8 @@ package enum DiskErrorKind: UInt8, Sendable, BitwiseCopyable {
     case unsupported
     /// The device is not there any more.
     case gone
+    /// What was written does not read back.
+    case differs
 }
 
 package struct DiskFailure: Sendable, Hashable, BitwiseCopyable {

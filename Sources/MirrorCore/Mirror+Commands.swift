@@ -28,6 +28,24 @@ package enum ResyncOrder: Sendable, Equatable {
     case pause, resume
     /// Bytes per second; nil: as fast as clients leave room for.
     case limit(UInt64?)
+    /// Whether what was copied is read back and compared.
+    case verify(Bool)
+    case priority(ResyncPriority)
+}
+
+/// Among the mirrors of a server: while one copies, those below it don't.
+package enum ResyncPriority: UInt8, Sendable, CaseIterable, Comparable {
+    case low, normal, high
+
+    package var text: String {
+        switch self {
+        case .low: "low"
+        case .normal: "normal"
+        case .high: "high"
+        }
+    }
+
+    package static func < (one: Self, other: Self) -> Bool { one.rawValue < other.rawValue }
 }
 
 package enum Answer: Sendable, Equatable {

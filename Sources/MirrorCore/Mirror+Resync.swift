@@ -34,7 +34,7 @@ extension Mirror {
 
     mutating func pumpResync() {
         guard phase == .running, !isReadOnly, !isSuspended, isResyncNeeded else { return }
-        if !resync.isPaused {
+        if !resync.isPaused, resync.isBehind == nil {
             announceResync()
             startWindows()
             startNextRound()
@@ -276,8 +276,29 @@ extension Mirror {
             resync.limit(to: rate, at: now.nanoseconds)
             pumpResync()
             return rate.map { "\(subject) copies at most \($0) bytes per second" } ?? "\(subject) has no limit"
+        case .verify(let isWanted):
+            resync.isVerifying = isWanted
+            return isWanted
+                ? "\(subject) reads back and compares what it has copied, from now on"
+                : "\(subject) believes the disks what they say they have written"
+        case .priority(let priority):
+            resync.priority = priority
+            return "\(subject) has \(priority.text) priority"
         }
     }
+
+    // MARK: several mirrors
+
+    package var resyncPriority: ResyncPriority { resync.priority }
+
+    /// It copies, or would but for one that comes first.
+    package var wantsToCopy: Bool {
+        phase == .running && !isReadOnly && !isSuspended && isResyncNeeded && !resync.isPaused
+            && resync.blockedAt == nil
+    }
+
+    /// - Parameter other: the mirror whose copying comes first; nil: none.
+    package mutating func copy(behind other: String?) { resync.isBehind = other }
 
     // MARK: plexes that may differ
 

@@ -16,6 +16,8 @@ package struct MirrorStatus: Sendable {
         package var reason: String
         /// Bytes per second, by the user's order.
         package var limit: UInt64?
+        package var isVerifying = false
+        package var priority = ResyncPriority.normal
         /// False: this is what the last one came to.
         package var isRunning = true
     }
@@ -74,13 +76,13 @@ extension Mirror {
         return MirrorStatus.ResyncStatus(
             plex: target, done: done, total: total, bytesPerSecond: rate,
             etaSeconds: rate > 0 ? (total - done + rate - 1) / rate : nil,
-            isPaused: resync.isPaused || resync.blockedAt != nil,
+            isPaused: resync.isPaused || resync.blockedAt != nil || resync.isBehind != nil,
             reason: target.map { plex in
                 let next = record[plex].replaces.map { ", which is to replace plex \($0)" } ?? ""
                 return "copies \(copyReason(plex)) to plex \(plex)\(next)"
             }
                 ?? "in-sync plexes may differ in the dirty regions, after an unclean stop or an error on all of them: these are copied from plex \(record.pinned?.description ?? "?")",
-            limit: resync.limit)
+            limit: resync.limit, isVerifying: resync.isVerifying, priority: resync.priority)
     }
 
     private var lastResync: MirrorStatus.ResyncStatus? {
@@ -166,7 +168,9 @@ extension Mirror {
             status.action =
                 resync.isPaused
                 ? "let the resync go on: plexus resync \(name) --resume"
-                : resync.blockedAt == nil ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks"
+                : resync.isBehind.map { "none; it goes on when the resync of mirror \($0), which comes first, is done" }
+                    ?? (resync.blockedAt == nil
+                        ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks")
         }
         if status.state == .healthy, working.count < 2, record.configured.count < 2 {
             status.reason = "one plex only: no redundancy"
@@ -195,6 +199,7 @@ extension Mirror {
         case .metadata: "its superblock could not be written\(error)"
         case .absence: cause.errorNumber == 0 ? "its disk was absent at start" : "its disk is gone"
         case .user: "taken out by the user"
+        case .verification: "what was written at \(cause.offset) could not be read back the same\(error)"
         }
     }
 

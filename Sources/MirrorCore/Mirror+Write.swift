@@ -183,6 +183,7 @@ extension Mirror {
             tag: DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
             plex: plex, kind: transfer.kind, isDurable: transfer.isDurable,
             isSparse: slots[index].kind == .resyncWindow && !slots[index].windowEqualises,
+            isVerified: slots[index].kind == .resyncWindow && transfer.kind == .write && resync.isVerifying,
             buffer: slots[index].request.buffer,
             bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
             length: transfer.length - done, request: slots[index].request.id)
@@ -216,7 +217,7 @@ extension Mirror {
                 submit(operation(index, plex))
                 return
             }
-            failure = reported
+            failure = mutant == .differenceIgnored && reported.kind == .differs ? nil : reported
         }
         slots[index].pending.remove(plex)
         if slots[index].transfer.kind == .flush { failure = believeFlush(plex, failure) }
@@ -332,7 +333,10 @@ extension Mirror {
         let operation = operationName(index)
         for plex in failed.members {
             if operation == .flush && mutant == .hideFlushError { continue }
-            expel(plex, operation: operation, plexes[Int(plex.value)].lastFailure, offset: slots[index].transfer.offset)
+            let failure = plexes[Int(plex.value)].lastFailure
+            expel(
+                plex, operation: failure.kind == .differs ? .verification : operation, failure,
+                offset: slots[index].transfer.offset)
         }
         if operation == .flush && mutant == .hideFlushError { slots[index].good = slots[index].good.union(failed) }
     }

@@ -77,4 +77,6 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case checkpointWithoutFlush
     /// A plex that is being replaced is forgotten while the new one is still being copied to.
     case replacedTooEarly
+    /// A copy that was read back and is not the same counts as done.
+    case differenceIgnored
 }

@@ -67,6 +67,11 @@ struct Resync {
     var copied: UInt64 = 0
     /// By the user's order: nothing is begun.
     var isPaused = false
+    /// By the user's order: what was copied is read back and compared.
+    var isVerifying = false
+    var priority = ResyncPriority.normal
+    /// The mirror whose copying comes first, so that nothing is begun here.
+    var isBehind: String?
     /// Bytes per second; nil: no limit. What may be begun now, and when that was last worked out.
     private(set) var limit: UInt64?
     private var allowance: Int64 = 0

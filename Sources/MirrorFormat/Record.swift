@@ -26,6 +26,8 @@ package enum FailedOperation: UInt8, Sendable, BitwiseCopyable {
     case metadata = 5
     case absence = 6
     case user = 7
+    /// What was written was read back and was not the same, or could not be read.
+    case verification = 8
 }
 
 /// Why a plex is not in sync: enough to print the sentence again after a restart.

@@ -59,7 +59,14 @@ extension Reactor {
         case "limit":
             guard request.limit != 0 else { throw DiskError("a limit of nothing: to stop a resync pause it") }
             return .limit(request.limit)
-        default: throw DiskError("a resync can be told to pause, to resume, or a limit")
+        case "verify": return .verify(true)
+        case "believe": return .verify(false)
+        case "priority":
+            guard let priority = ResyncPriority.allCases.first(where: { $0.text == request.priority }) else {
+                throw DiskError("a priority is high, normal or low")
+            }
+            return .priority(priority)
+        default: throw DiskError("a resync can be told to pause, to resume, to verify, a limit, or a priority")
         }
     }
 

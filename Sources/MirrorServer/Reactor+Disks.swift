@@ -16,12 +16,16 @@ struct DiskJob {
         case sparseData, sparseHole
         /// fdatasync behind it, where durability needs one.
         case sync
+        /// Before it is read back, and that.
+        case verifySync, verifyRead
     }
 
     var mirror = 0
     var operation: DiskOperation?
     var step = Step.main
     var metadata: PooledBuffer?
+    var readBack: PooledBuffer?
+    /// Of zeroing, or of reading back: how far it got.
     var zeroed: UInt64 = 0
     var moved: UInt64 = 0
     /// Length of the hole that is being punched.
@@ -192,6 +196,7 @@ extension Reactor {
             completeOperation(index, .transferred(operations[index].moved))
         case .punch, .zeroRange, .zeroWrite: zeroingCompleted(index, operation, disk, result, failure)
         case .sparseData, .sparseHole: sparseCompleted(index, operation, disk, result, failure)
+        case .verifySync, .verifyRead: verifyingCompleted(index, operation, disk, result, failure)
         }
     }
 
@@ -207,6 +212,14 @@ extension Reactor {
     }
 
     mutating func completeOperation(_ index: Int, _ result: DiskResult) {
+        guard let operation = operations[index].operation else { return }
+        if operation.isVerified, case .transferred(let moved) = result, moved > 0 {
+            return beginVerifying(index, moved: moved)
+        }
+        finishOperation(index, result)
+    }
+
+    mutating func finishOperation(_ index: Int, _ result: DiskResult) {
         guard let operation = operations[index].operation else { return }
         let mirror = operations[index].mirror
         if let kind = IOMeter.Kind(operation.kind) {
@@ -255,7 +268,7 @@ extension Reactor {
             unsafe ring.prepareWrite(
                 disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count), offset: operation.offset + done,
                 isDurable: false, mayHang: disk.mayHang, userData: UInt64(index))
-        case .main, .sync, .sparseData, .sparseHole: preconditionFailure("no zeroing")
+        case .main, .sync, .sparseData, .sparseHole, .verifySync, .verifyRead: preconditionFailure("no zeroing")
         }
     }
 

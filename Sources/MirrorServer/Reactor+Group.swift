@@ -11,6 +11,13 @@ extension Reactor {
     /// The one with the listening sockets and the control socket.
     var isFirst: Bool { place == 0 }
 
+    /// What is copied by one mirror waits for those whose copying comes first.
+    mutating func takeTurns(_ index: Int) {
+        let priority = mirrors[index].mirror.resyncPriority
+        group.copies(mirrors[index].name, mirrors[index].mirror.wantsToCopy ? priority : nil)
+        mirrors[index].mirror.copy(behind: group.copiesBefore(priority))
+    }
+
     // MARK: leaving
 
     mutating func post(_ note: Note, to reactor: Int) {
@@ -73,6 +80,7 @@ extension Reactor {
     /// To be called once the mirror no longer takes requests.
     mutating func mirrorStopped(_ index: Int) {
         mirrors[index].isStopped = true
+        group.copies(mirrors[index].name, nil)
         releaseSpares(index)
         group.leave(mirrors[index].mirror.record.mirror)
         let stopped = MirrorPlace(reactor: place, index: index)

@@ -41,6 +41,10 @@ struct Reactor: ~Copyable {
     let zeroes: BufferPool
     let zeroBuffer: PooledBuffer
     let scratch: BufferPool
+    /// For what is read back.
+    var verifyPool: BufferPool
+    /// Operations that wait for room in it.
+    var waitingToVerify: [Int] = []
     let scratchBuffer: PooledBuffer
     /// Headers of the replies that are being sent.
     let headerPage: BufferPool
@@ -131,6 +135,7 @@ struct Reactor: ~Copyable {
         let metadataPool = try BufferPool(
             capacityBytes: max(limits.metadataPoolBytes, pages * Superblock.byteCount), largestBytes: 1 << 20)
         var zeroes = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
+        let verifyPool = try BufferPool(capacityBytes: 8 << 20, largestBytes: 1 << 20)
         var scratch = try BufferPool(capacityBytes: limits.scratchBytes, largestBytes: limits.scratchBytes)
         var headerPage = try BufferPool(capacityBytes: 4096, largestBytes: 4096)
         guard let zeroBuffer = zeroes.take(bytes: 1 << 20), let headerBuffer = headerPage.take(bytes: 4096),
@@ -151,6 +156,7 @@ struct Reactor: ~Copyable {
         self.zeroes = zeroes
         self.zeroBuffer = zeroBuffer
         self.scratch = scratch
+        self.verifyPool = verifyPool
         self.scratchBuffer = scratchBuffer
         self.headerPage = headerPage
         self.headerBuffer = headerBuffer
@@ -299,7 +305,10 @@ struct Reactor: ~Copyable {
     }
 
     private mutating func tick() {
-        for index in mirrors.indices where !mirrors[index].isStopped { deliver(.tick, to: index) }
+        for index in mirrors.indices where !mirrors[index].isStopped {
+            takeTurns(index)
+            deliver(.tick, to: index)
+        }
         watchDisks()
     }
 

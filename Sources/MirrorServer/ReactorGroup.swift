@@ -26,6 +26,8 @@ final class ReactorGroup: Sendable {
     private let places = Mutex<[MirrorUUID: MirrorPlace]>([:])
     /// Which mirror has a disk open, by path.
     private let owners = Mutex<[String: String]>([:])
+    /// Mirrors that copy, or would if no other came first.
+    private let copying = Mutex<[String: ResyncPriority]>([:])
 
     /// More than two for each mirror would have nothing to do.
     static func useful(threads: Int, mirrors: Int) -> Int { min(threads, 2 * max(mirrors, 1)) }
@@ -69,6 +71,18 @@ final class ReactorGroup: Sendable {
     var policies: Policies {
         get { currentPolicies.withLock { $0 } }
         set { currentPolicies.withLock { $0 = newValue } }
+    }
+
+    /// Of one mirror: whether it has something to copy. Those below it wait.
+    func copies(_ mirror: String, _ priority: ResyncPriority?) {
+        copying.withLock { $0[mirror] = priority }
+    }
+
+    /// The mirror whose copying comes before one of that priority, the most urgent first; nil: none.
+    func copiesBefore(_ priority: ResyncPriority) -> String? {
+        copying.withLock { copying in
+            copying.filter { $0.value > priority }.max { ($0.value, $1.key) < ($1.value, $0.key) }?.key
+        }
     }
 
     func claimDisks(of mirror: borrowing ServedMirror) {

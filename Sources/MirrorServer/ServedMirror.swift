@@ -131,10 +131,13 @@ struct ServedMirror: ~Copyable {
         report.bitmap = StatusReport.Bitmap(
             regionSize: status.record.regionBytes, regions: status.regions, dirty: status.dirtyRegions)
         report.resync = status.resync.map {
-            StatusReport.Resync(
+            var resync = StatusReport.Resync(
                 plex: $0.plex.map { Int($0.value) }, done: $0.done, total: $0.total,
                 bytesPerSecond: $0.bytesPerSecond, etaSeconds: $0.etaSeconds, paused: $0.isPaused, reason: $0.reason,
                 limit: $0.limit, running: $0.isRunning)
+            resync.verify = $0.isVerifying
+            resync.priority = $0.priority.text
+            return resync
         }
         report.hotSpares = spares.map {
             StatusReport.HotSpare(disk: $0.disk.path, state: $0.disk.hasVanished ? "missing" : "ready")

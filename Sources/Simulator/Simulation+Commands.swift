@@ -26,7 +26,9 @@ extension Simulation {
     }
 
     private func orderResync() {
-        let orders: [ResyncOrder] = [.pause, .resume, .resume, .limit(1 << 20), .limit(nil)]
+        let orders: [ResyncOrder] = [
+            .pause, .resume, .resume, .limit(1 << 20), .limit(nil), .verify(true), .verify(true), .verify(false),
+        ]
         guard let drawn = additions?.below(orders.count) else { return }
         count(.resyncOrder)
         give(.resync, PlexIndex(0), .resync(orders[drawn]))

@@ -245,7 +245,9 @@ extension Simulation {
         case .succeed:
             landDurably(flight)
             return .transferred(operation.length)
-        case .drop, .misdirect: return .transferred(operation.length)
+        case .drop, .misdirect:
+            return isFoundOut(flight)
+                ? .failed(DiskFailure(kind: .differs, errorNumber: 0)) : .transferred(operation.length)
         case .short(let bytes):
             // What a short forced write did move is durable.
             var moved = flight

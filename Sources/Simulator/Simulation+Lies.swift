@@ -10,7 +10,8 @@ extension Simulation {
         guard !isShadow else { return nil }
         switch operation.kind {
         case .write:
-            if chance(.droppedWrite, disk, divisor: 4) { return .drop }
+            // One that is found out harms nobody.
+            if chance(.droppedWrite, disk, divisor: operation.isVerified ? 1 : 4) { return .drop }
             guard chance(.misdirectedWrite, disk, divisor: 4) else { return nil }
             return .misdirect(toBlock: random.below(profile.dataBlocks - blocks(operation) + 1))
         case .zero, .deallocate: return chance(.droppedWrite, disk, divisor: 4) ? .drop : nil
@@ -33,13 +34,30 @@ extension Simulation {
             let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
             withBuffer(operation.buffer) { wanted = Array($0[base..<base + count * 3]) }
         }
-        for index in wanted.indices { keepOld(first * 3 + index, wanted[index], flight) }
+        // What is read back and found out must never be seen by anybody.
+        if !operation.isVerified {
+            for index in wanted.indices { keepOld(first * 3 + index, wanted[index], flight) }
+        }
         guard case .misdirect(let block) = flight.plan else { return }
         let wrong = block * Geometry.sectorsPerBlock
         disks[flight.disk].write(sector: wrong, count: count, from: wanted, cell: 0)
         for cell in wrong * 3..<(wrong + count) * 3 {
             haunt(cell, with: [disks[flight.disk].cached[cell]], from: .now)
         }
+    }
+
+    /// What was written is read back, and is not what is there.
+    func isFoundOut(_ flight: Flight) -> Bool {
+        let operation = flight.operation
+        guard operation.isVerified, operation.kind == .write else { return false }
+        let first = Int(operation.offset) / Geometry.sectorBytes * 3
+        let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
+        let count = Int(operation.length) / Geometry.sectorBytes * 3
+        var differs = false
+        withBuffer(operation.buffer) { wanted in
+            differs = (0..<count).contains { disks[flight.disk].cached[first + $0] != wanted[base + $0] }
+        }
+        return differs
     }
 
     /// The cell goes on holding what it held, unless that is what should be there.

@@ -3,7 +3,7 @@ import Control
 
 struct Resync: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Pause, resume or slow down the copying of a mirror.",
+        abstract: "Pause, resume or slow down the copying of a mirror, have it verified, or let it wait for others.",
         discussion: "Holds until the server is started again, which goes on with what is left to be copied.")
 
     @Argument(help: "The mirror.")
@@ -18,21 +18,43 @@ struct Resync: ParsableCommand {
     @Option(help: "Bytes per second at most, such as 20M; none: no limit.")
     var limit: RateLimit?
 
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Read back and compare all that is copied from now on; a disk that gives something else back is failed.")
+    var verify: Bool?
+
+    @Option(help: "high, normal or low: while one mirror of the server copies, those below it wait.")
+    var priority: Priority?
+
     @OptionGroup var control: ControlOptions
 
+    enum Priority: String, ExpressibleByArgument, CaseIterable {
+        case high, normal, low
+    }
+
     func validate() throws {
-        guard [pause, resume, limit != nil].filter({ $0 }).count == 1 else {
-            throw ValidationError("one of --pause, --resume and --limit")
+        guard [pause, resume, limit != nil, verify != nil, priority != nil].filter({ $0 }).count == 1 else {
+            throw ValidationError("one of --pause, --resume, --limit, --verify, --no-verify and --priority")
         }
     }
 
     func run() throws {
         try reporting {
             var request = ControlRequest(.resync, mirror: name)
-            request.order = pause ? "pause" : resume ? "resume" : "limit"
+            request.order = order
             request.limit = limit?.bytesPerSecond
+            request.priority = priority?.rawValue
             try control.change(request)
         }
+    }
+}
+
+extension Resync {
+    private var order: String {
+        if pause { return "pause" }
+        if resume { return "resume" }
+        if let verify { return verify ? "verify" : "believe" }
+        return priority == nil ? "limit" : "priority"
     }
 }
 

@@ -41,6 +41,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         mirror.resync = StatusReport.Resync(
             plex: 1, done: 10, total: 20, bytesPerSecond: 30, etaSeconds: 40, paused: true, reason: "it was joined",
             limit: 50)
+        mirror.resync?.verify = true
+        mirror.resync?.priority = "normal"
         var broken = plex(1, disk: "/srv/b.img", state: "failed", reason: "write error EIO at 4096", io: "buffered")
         broken.dataDisk = "/dev/sdb"
         broken.atRisk = true
@@ -68,8 +70,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","replaces":0,"spared":4,"sparesFree":5,"state":"failed",\
                 "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"queueDepth":3,"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
-                "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"limit":50,"paused":true,"plex":1,\
-                "reason":"it was joined","running":true,"total":20},"scrub":null,"size":1073741824,"state":"degraded",\
+                "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"limit":50,"paused":true,"plex":1,"priority":"normal",\
+                "reason":"it was joined","running":true,"total":20,"verify":true},"scrub":null,"size":1073741824,"state":"degraded",\
                 "uuid":"0f0e0d0c-0b0a-0908-0706-050403020100"}],"server":{"pid":4711,"version":"0.1.0"},"version":1}
                 """)
     }
@@ -91,7 +93,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             plex: nil, done: 0, total: 0, bytesPerSecond: 0, etaSeconds: nil, paused: false, reason: "")
         #expect(
             try encode(mirror.resync) == """
-                {"bytesPerSecond":0,"done":0,"etaSeconds":null,"limit":null,"paused":false,"plex":null,"reason":"","running":true,"total":0}
+                {"bytesPerSecond":0,"done":0,"etaSeconds":null,"limit":null,"paused":false,"plex":null,"priority":null,"reason":"","running":true,"total":0,"verify":null}
                 """)
     }
 
@@ -127,7 +129,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             encoded.subtracting(documented) == [
                 "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
                 "mirrors.plexes.missedBytes", "mirrors.queueDepth", "mirrors.latency", "mirrors.plexes.queueDepth",
-                "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.plexes.dataDisk", "mirrors.resync.limit",
+                "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.plexes.dataDisk",
+                "mirrors.resync.verify", "mirrors.resync.priority", "mirrors.resync.limit",
                 "mirrors.hotSpares", "mirrors.hotSpares.disk", "mirrors.hotSpares.state",
             ])
     }

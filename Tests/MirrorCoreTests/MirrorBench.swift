@@ -47,7 +47,7 @@ final class MirrorBench {
         var isEventBlock: Bool { kind == .writeMetadata && !isSuperblock && !isPage }
     }
 
-    private(set) var mirror: Mirror
+    var mirror: Mirror
     /// Monotonic nanoseconds.
     private(set) var now: UInt64 = 1_000_000_000
     private(set) var pending: [DiskOperation] = []

@@ -291,6 +291,41 @@ import Testing
         #expect(abs(told - truth) <= max(truth * 0.2, 1), "told \(told) s, took \(truth) s")
     }
 
+    @Test func whatIsCopiedIsReadBackAndADiskThatDiffersIsFailed() throws {
+        let bench = try joining()
+        bench.command(.resync(.verify(true)))
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle(holding: { $0.kind == .write })
+        let copies = bench.pending.filter { $0.kind == .write }
+        #expect(!copies.isEmpty && copies.allSatisfy { Int($0.plex.value) == 1 && $0.isVerified })
+        bench.send(1, .write, bench.record.dataBytes - 4096)
+        bench.settle(holding: { $0.kind == .write })
+        let others = bench.pending.filter { $0.kind == .write && $0.request == RequestID(1) }
+        #expect(others.allSatisfy { !$0.isVerified })
+        bench.complete(.write, on: 1, at: copies[0].offset, failing: DiskFailure(kind: .differs, errorNumber: 0))
+        bench.settle()
+        #expect(bench.record[PlexIndex(1)].role == .failed && bench.record.inSync == set(0))
+        #expect(bench.record[PlexIndex(1)].cause.operation == .verification)
+        #expect(bench.status().reason?.contains("could not be read back the same") == true)
+    }
+
+    @Test func copyingWaitsForAMirrorThatComesFirst() throws {
+        let bench = try joining()
+        bench.mirror.copy(behind: "other")
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        bench.settle()
+        bench.tick()
+        bench.settle()
+        #expect(bench.submitted(.read).isEmpty && bench.mirror.wantsToCopy)
+        #expect(bench.status().resync?.isPaused == true && bench.status().action?.contains("mirror other") == true)
+        bench.mirror.copy(behind: nil)
+        bench.tick()
+        bench.settle()
+        #expect(bench.record.inSync == set(0, 1) && !bench.mirror.wantsToCopy)
+        bench.command(.resync(.priority(.low)))
+        #expect(bench.mirror.resyncPriority == .low)
+    }
+
     @Test func limitIsLifted() throws {
         let bench = try joining()
         bench.command(.resync(.limit(4096)))

@@ -24,6 +24,32 @@ import Testing
         #expect(bench.intent(0) == [0] && bench.intent(1) == [0])
     }
 
+    /// R11. A disk that took the second try and was then lost must not pass for one that went on alone.
+    @Test func recordThatIsTriedInAnotherVersionSaysHowManyWereTriedBefore() throws {
+        let bench = try MirrorBench()
+        bench.settle()
+        let epoch = bench.record.epoch
+        bench.send(2, .read, 1 << 20)
+        bench.send(1, .write)
+        bench.settle(holding: { $0.kind == .read }, failing: { $0.isSuperblock ? .media : nil })
+        #expect(bench.record.epoch == epoch + 1 && bench.replies[1] == nil)
+        // The same again keeps its number, another one does not.
+        bench.tick(afterMilliseconds: 10_000)
+        bench.settle(holding: { $0.kind == .read }, failing: { $0.isSuperblock ? .media : nil })
+        #expect(bench.record.epoch == epoch + 1 && bench.record.unconfirmed == 0)
+        #expect(bench.complete(.read, on: 0, failing: .media) || bench.complete(.read, on: 1, failing: .media))
+        bench.tick(afterMilliseconds: 10_000)
+        bench.settle(failing: { $0.isSuperblock ? .media : nil })
+        #expect(bench.record.epoch == epoch + 2 && bench.record.unconfirmed == 1)
+        bench.tick(afterMilliseconds: 10_000)
+        bench.settle()
+        #expect(bench.recorded(0)?.epoch == epoch + 2 && bench.recorded(1)?.unconfirmed == 1)
+        #expect(bench.replies[1] == .ok)
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        #expect(bench.recorded(0)?.epoch == epoch + 3 && bench.recorded(0)?.unconfirmed == 0)
+    }
+
     /// R8.
     @Test func breakWhoseFlushFailsExpelsThePlex() throws {
         let bench = try MirrorBench()

@@ -234,10 +234,10 @@ import Testing
     @Test(
         arguments: [
             (40, 1), (41, 13), (42, 7), (43, 17), (45, 8), (46, 0), (46, 64), (384, 8), (384, 3), (704 + 16, 7),
-            (704 + 17, 7), (704 + 17, 254), (704 + 18, 8), (2264, 2), (2328, 255), (1472 + 32, 8), (792, 0), (88, 0xFF),
+            (704 + 17, 7), (704 + 17, 254), (704 + 18, 9), (2264, 2), (2328, 255), (1472 + 32, 8), (792, 0), (88, 0xFF),
             (168, 1), (392, 1), (152, 1),
             // An empty name; counts near the end of the integers; superblocks elsewhere; a log without a record.
-            (88, 0), (48 + 7, 0x41), (176 + 7, 0xFF), (529, 0xF0), (384 + 5 * 24 + 18, 0),
+            (88, 0), (48 + 7, 0x41), (176 + 7, 0xFF), (336 + 1, 1), (529, 0xF0), (384 + 5 * 24 + 18, 0),
         ] as [(Int, UInt8)])
     func contentsThatContradictThemselvesAreRejected(offset: Int, value: UInt8) throws {
         var bytes = try Golden.superblock().encoded(copy: 2)

@@ -123,7 +123,7 @@ extension XorShift {
                 slot: slot, id: next(), startsFull: Bool.random(using: &self), epoch: count(), lastClear: count())
         }
         member.cause = FailureCause(
-            operation: FailedOperation(rawValue: UInt8.random(in: 0...7, using: &self)) ?? .none,
+            operation: FailedOperation(rawValue: UInt8.random(in: 0...8, using: &self)) ?? .none,
             errorNumber: Int32(truncatingIfNeeded: next()), offset: next(), time: next())
         member.readErrors = count()
         member.writeErrors = count()

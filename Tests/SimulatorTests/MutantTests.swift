@@ -30,5 +30,6 @@ struct MutantTests {
         .noGenerationIfDegraded: 1047,
         .badPageIsClean: 209,
         .replacedTooEarly: 49,
+        .differenceIgnored: 523,
     ]
 }

@@ -115,13 +115,4 @@ struct SimulationTests {
         options.hasAdditions = false
         #expect(Simulation.run(options).violation == nil)
     }
-
-    @Test(
-        arguments: [
-            // A record was tried twice, in two versions, and reached one disk only; that disk then passed for a split brain.
-            1_530_172
-        ] as [UInt64])
-    func seedThatOnceFailedWithReplacementsPasses(seed: UInt64) {
-        #expect(Simulation.run(Options(seed: seed)).violation == nil)
-    }
 }

@@ -1,0 +1,69 @@
+internal import BasicContainers
+internal import Glibc
+internal import MirrorCore
+internal import MirrorFormat
+internal import URing
+
+/// Reading back what was written, for a resync that trusts no disk: from the disk itself where it is open with O_DIRECT,
+/// otherwise after a flush and with the page cache told to forget.
+extension Reactor {
+    /// Behind the write; its operation is not yet complete.
+    mutating func beginVerifying(_ index: Int, moved: UInt64) {
+        operations[index].moved = moved
+        operations[index].zeroed = 0
+        guard let buffer = verifyPool.take(bytes: Int(moved)) else {
+            waitingToVerify.append(index)
+            return
+        }
+        operations[index].readBack = buffer
+        guard let operation = operations[index].operation,
+            let channel = mirrors[operations[index].mirror].channel(operation)
+        else { preconditionFailure("a write on no disk") }
+        let disk = mirrors[operations[index].mirror].disks[Int(operation.plex.value)]
+        guard disk?.isDirect == false, !channel.isMemory else { return readBack(index, operation, channel) }
+        operations[index].step = .verifySync
+        ring.prepareDataSync(channel.file, userData: UInt64(index))
+    }
+
+    private mutating func readBack(_ index: Int, _ operation: DiskOperation, _ channel: DiskChannel) {
+        guard let buffer = operations[index].readBack else { preconditionFailure("nowhere to read to") }
+        operations[index].step = .verifyRead
+        let done = operations[index].zeroed
+        unsafe ring.prepareRead(
+            channel.file, into: verifyPool.pointer(buffer, at: Int(done)), count: Int(operations[index].moved - done),
+            offset: operation.offset + done - channel.base, mayHang: channel.mayHang, userData: UInt64(index))
+    }
+
+    mutating func verifyingCompleted(
+        _ index: Int, _ operation: DiskOperation, _ channel: DiskChannel, _ result: Int32, _ failure: DiskFailure?
+    ) {
+        if let failure {
+            let isOfThisRange = operations[index].step == .verifyRead && failure.kind == .media
+            return verified(
+                index, isOfThisRange ? DiskFailure(kind: .differs, errorNumber: failure.errorNumber) : failure)
+        }
+        if operations[index].step == .verifySync {
+            _ = posix_fadvise(
+                channel.file, off_t(operation.offset - channel.base), off_t(operations[index].moved),
+                POSIX_FADV_DONTNEED)
+            return readBack(index, operation, channel)
+        }
+        operations[index].zeroed += UInt64(result)
+        guard result > 0 else { return verified(index, .truncated) }
+        if operations[index].zeroed < operations[index].moved { return readBack(index, operation, channel) }
+        guard let buffer = operations[index].readBack else { preconditionFailure("nothing was read") }
+        let isSame =
+            unsafe memcmp(
+                memory(operations[index], operation), verifyPool.pointer(buffer), Int(operations[index].moved)) == 0
+        verified(index, isSame ? nil : DiskFailure(kind: .differs, errorNumber: 0))
+    }
+
+    private mutating func verified(_ index: Int, _ failure: DiskFailure?) {
+        if let buffer = operations[index].readBack { verifyPool.give(buffer) }
+        operations[index].readBack = nil
+        let moved = operations[index].moved
+        let next = waitingToVerify.popLast()
+        finishOperation(index, failure.map { .failed($0) } ?? .transferred(moved))
+        if let next { beginVerifying(next, moved: operations[next].moved) }
+    }
+}
