@@ -41,6 +41,11 @@ package struct Limits: Sendable {
     /// A plex that failed so often within that time does not come back unasked.
     package var failuresUntilDistrusted = 3
     package var distrustNanoseconds: UInt64 = 3_600_000_000_000
+    /// A block that can't be written anew is tried again that much later.
+    package var repairRetryNanoseconds: UInt64 = 600_000_000_000
+    /// So many blocks written anew within that time put a plex at risk.
+    package var correctedUntilAtRisk = 10
+    package var correctedNanoseconds: UInt64 = 600_000_000_000
     /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.
     package var eventRing = 64
 

@@ -53,7 +53,7 @@ extension Mirror {
     private mutating func markInFlight() {
         tracking.active = RegionSet(count: tracking.regionCount)
         if mutant == .clearInFlight { return }
-        for index in slots.indices where slots[index].kind == .client && slots[index].countsAsMutation {
+        for index in slots.indices where slots[index].kind != .free && slots[index].countsAsMutation {
             let request = slots[index].request
             tracking.active.insert(tracking.regions(request.offset, request.length))
         }

@@ -473,7 +473,11 @@ extension Mirror {
         while let index = slots.firstIndex(where: { Self.waitsForRecord($0) }) {
             gateQueue = SlotQueue()
             heldQueue = SlotQueue()
-            if slots[index].kind == .client { finish(index, .ioError) } else { giveUpWindow(index) }
+            switch slots[index].kind {
+            case .client: finish(index, .ioError)
+            case .repair: giveUpRepair(index)
+            case .free, .internalFlush, .resyncWindow: giveUpWindow(index)
+            }
         }
         // A window that is being read would go on to write to a disk that is closed by then.
         guard clientRequestsInFlight == 0, resync.windowsInFlight == 0, case .stop = running?.command else { return }

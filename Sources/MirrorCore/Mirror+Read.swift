@@ -38,7 +38,9 @@ extension Mirror {
             guard candidates.contains(plex), !tried.contains(plex), canServe(plex, offset: offset, length: length)
             else { continue }
             let goesOn = plexes[Int(plex.value)].lastReadEnd == offset
-            let cost = plexes[Int(plex.value)].readsInFlight * 2 - (goesOn ? 3 : 0)
+            var cost = plexes[Int(plex.value)].readsInFlight * 2 - (goesOn ? 3 : 0)
+            // It would fail again, and a disk can take many seconds for that.
+            if hasBadBlocks, plexes[Int(plex.value)].badBlocks.overlaps(offset, length) { cost += 1 << 20 }
             if cost < bestCost {
                 bestCost = cost
                 best = plex
@@ -68,6 +70,7 @@ extension Mirror {
         switch slots[index].kind {
         case .free, .internalFlush: preconditionFailure("reads nothing")
         case .resyncWindow: windowRead(index, from: plex)
+        case .repair: repairRead(index)
         case .client:
             if slots[index].step == .edgeRead {
                 edgeReadFinished(index)
@@ -129,6 +132,7 @@ extension Mirror {
             log(
                 .readError, plex: plex, errorNumber: failure.errorNumber, offset: transfer.offset,
                 length: transfer.length, text: "read failed on plex \(plex)")
+            suspect(plex, failure, offset: transfer.offset, length: transfer.length)
             if failure.kind == .gone {
                 expel(plex, operation: .read, failure, offset: transfer.offset)
             } else if !isEqual(offset: transfer.offset, length: transfer.length), record.pinned == plex {
@@ -157,6 +161,7 @@ extension Mirror {
         switch slots[index].kind {
         case .free, .internalFlush: preconditionFailure("reads nothing")
         case .resyncWindow: windowSourceFailed(index)
+        case .repair: repairHasNoSource(index)
         case .client:
             // No plex has these bytes. Never zeroes, never garbage.
             finish(index, .ioError)

@@ -63,7 +63,10 @@ extension Mirror {
         slots[index].step = .lock
         slots[index].isExclusive = isExclusive
         let request = slots[index].request
-        if mutant == .resyncWithoutLock, slots[index].kind == .resyncWindow {
+        let isUnlocked =
+            mutant == .resyncWithoutLock && slots[index].kind == .resyncWindow
+            || mutant == .repairWithoutLock && slots[index].kind == .repair
+        if isUnlocked {
             lockGranted(index)
             return
         }
@@ -77,6 +80,7 @@ extension Mirror {
         let request = slots[index].request
         switch slots[index].kind {
         case .resyncWindow: startRead(index)
+        case .repair: startRepair(index)
         case .free, .internalFlush: preconditionFailure("holds no lock")
         case .client:
             switch request.kind {

@@ -32,6 +32,8 @@ package struct MirrorStatus: Sendable {
         /// Regions that a join would copy; nil: it lacks none, or nobody counts.
         package var missedRegions: Int?
         package var operationsInFlight: Int
+        /// In bytes: what can be neither read nor written anew.
+        package var badRanges: [(offset: UInt64, length: UInt64)]
     }
 
     package var state: State
@@ -112,17 +114,32 @@ extension Mirror {
         case .inSync, .recovering:
             reason = state == "rebuilding" ? resyncStatus()?.reason : nil
             if member.cause.operation != .none { reason = describe(member.cause) }
+            if let trouble = trouble(plex) { reason = trouble }
         case .stale, .failed: reason = describe(member.cause)
         case .offline: reason = "taken offline by the user"
         case .brokenOff: reason = "broken off as a copy of its own"
         }
         let isAtRisk =
-            member.role == .inSync && (plexes[Int(plex.value)].flushFailed || member.cause.operation != .none)
+            member.role == .inSync
+            && (plexes[Int(plex.value)].flushFailed || member.cause.operation != .none || trouble(plex) != nil)
         return MirrorStatus.PlexStatus(
             index: plex, member: member, state: state, reason: reason,
             isOpen: plexes[Int(plex.value)].attachment != nil,
             isAtRisk: isAtRisk, missedRegions: missedRegions(plex),
-            operationsInFlight: plexes[Int(plex.value)].inFlight)
+            operationsInFlight: plexes[Int(plex.value)].inFlight,
+            badRanges: plexes[Int(plex.value)].badBlocks.ranges)
+    }
+
+    /// What its disk does not read, or not for long any more.
+    private func trouble(_ plex: PlexIndex) -> String? {
+        let blocks = plexes[Int(plex.value)].badBlocks
+        if let first = blocks.offsets.first {
+            return
+                "\(blocks.offsets.count) blocks of \(Limits.blockBytes) bytes can neither be read nor written anew, the first at \(first)"
+        }
+        guard blocks.isWearingOut(at: now.nanoseconds, limits) else { return nil }
+        return
+            "\(limits.correctedUntilAtRisk) blocks or more had to be written anew within \(limits.correctedNanoseconds / 60_000_000_000) minutes"
     }
 
     /// What is in its map, or will be when intent bits are cleared.
@@ -155,7 +172,10 @@ extension Mirror {
         if let plex = status.plexes.first(where: { $0.isAtRisk }) {
             status.state = .degraded
             status.reason = "plex \(plex.index): \(plex.reason ?? "errors")"
-            status.action = "check the disk, then restart the server"
+            status.action =
+                trouble(plex.index) == nil
+                ? "check the disk, then restart the server"
+                : "replace the disk: plexus replace \(name) \(plex.index) NEWDISK"
         }
         let lost = status.plexes.filter { $0.state != "in-sync" && $0.state != "rebuilding" }
         if let plex = lost.first {

@@ -4,6 +4,7 @@ internal import MirrorFormat
 extension Mirror {
     /// The lock is held and the mirror is marked dirty.
     mutating func startMutation(_ index: Int) {
+        if slots[index].kind == .repair { return startRepairCopy(index) }
         slots[index].fragment = .head
         advance(index)
     }
@@ -183,10 +184,18 @@ extension Mirror {
             tag: DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
             plex: plex, kind: transfer.kind, isDurable: transfer.isDurable,
             isSparse: slots[index].kind == .resyncWindow && !slots[index].windowEqualises,
-            isVerified: slots[index].kind == .resyncWindow && transfer.kind == .write && resync.isVerifying,
+            isVerified: transfer.kind == .write && isVerified(slots[index].kind),
             buffer: slots[index].request.buffer,
             bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
             length: transfer.length - done, request: slots[index].request.id)
+    }
+
+    private func isVerified(_ kind: Slot.Kind) -> Bool {
+        switch kind {
+        case .repair: true
+        case .resyncWindow: resync.isVerifying
+        case .free, .client, .internalFlush: false
+        }
     }
 
     mutating func requestCompleted(_ tag: DiskTag, _ result: DiskResult) {
@@ -222,6 +231,7 @@ extension Mirror {
         slots[index].pending.remove(plex)
         if slots[index].transfer.kind == .flush { failure = believeFlush(plex, failure) }
         switch slots[index].step {
+        case .reading where slots[index].isProbe: probed(index, failure)
         case .reading, .edgeRead:
             if let failure { readFailed(index, plex, failure) } else { readDone(index, plex) }
         case .fanOut:
@@ -285,6 +295,9 @@ extension Mirror {
         case .resyncWindow:
             windowWritten(index)
             return
+        case .repair:
+            repairWritten(index)
+            return
         case .client: break
         }
         let survivors = slots[index].good.intersection(working)
@@ -343,7 +356,9 @@ extension Mirror {
 
     private mutating func fanOutSucceeded(_ index: Int) {
         switch slots[index].request.kind {
-        case .write, .zeroes, .trim: advance(index)
+        case .write, .zeroes, .trim:
+            if hasBadBlocks { overwritten(index) }
+            advance(index)
         case .read: equaliseBehindRead(index)
         case .flush: acknowledge(index)
         case .allocation: preconditionFailure("has no fan-out")

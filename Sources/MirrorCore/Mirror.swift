@@ -98,6 +98,9 @@ package struct Mirror: ~Copyable {
     var lastClientAt: UInt64 = 0
 
     var resync: Resync
+    var repairs = Repairs()
+    /// Of some plex in use; looked at for each request.
+    var hasBadBlocks = false
     var running: RunningCommand?
     var waitingCommands: [(CommandID, Command)] = []
     var answers: [(CommandID, Answer)] = []
@@ -215,6 +218,7 @@ package struct Mirror: ~Copyable {
         retryCommit()
         cleanIfIdle()
         recordCounters()
+        retryRepairs()
         pumpResync()
         forgetReplaced()
         pumpEventLog()

@@ -79,4 +79,6 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case replacedTooEarly
     /// A copy that was read back and is not the same counts as done.
     case differenceIgnored
+    /// A block is written anew while clients may write to it.
+    case repairWithoutLock
 }

@@ -57,6 +57,7 @@ struct Plex {
     /// before it is promoted; see `proveJoined`.
     var joinMark: UInt64 = 0
     var isProven = false
+    var badBlocks = BadBlocks()
 }
 
 extension Assembly {

@@ -9,11 +9,14 @@ internal import MirrorFormat
 ///                          -> reading -> fanOut -> reply   a range that may differ between plexes (R7)
 ///     flush:  held -> fanOut -> (parked) -> reply
 ///     window: lock -> reading -> fanOut -> done            a piece of the resync
+///     repair: lock -> gate -> reading -> fanOut -> done    a block that one plex could not read
+///             lock -> reading -> done                      or whether it is one
 struct Slot {
     enum Kind: UInt8, BitwiseCopyable {
         case free
         case client
         case resyncWindow
+        case repair
         case internalFlush
     }
 
@@ -90,6 +93,8 @@ struct Slot {
     var purpose = FlushPurpose.clean
     var windowTargets = PlexSet.empty
     var windowEqualises = false
+    /// Of a repair: only finds out whether the plex can read it.
+    var isProbe = false
     var progress = InlineArray<8, UInt64>(repeating: 0)
     /// The next slot in whatever queue this one stands in.
     var next: Int32 = -1

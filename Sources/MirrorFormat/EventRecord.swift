@@ -9,6 +9,8 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
     case resyncFinished = 5
     case resyncPaused = 6
     case readError = 7
+    case badBlock = 8
+    case corrected = 12
     case splitBrain = 14
     case startedDegraded = 15
     case brokenOff = 16
@@ -27,6 +29,8 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
         case .resyncFinished: "RESYNC_FINISHED"
         case .resyncPaused: "RESYNC_PAUSED"
         case .readError: "READ_ERROR"
+        case .badBlock: "BAD_BLOCK"
+        case .corrected: "CORRECTED"
         case .splitBrain: "SPLIT_BRAIN"
         case .startedDegraded: "STARTED_DEGRADED"
         case .brokenOff: "BROKEN_OFF"

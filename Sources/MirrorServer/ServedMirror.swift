@@ -163,6 +163,7 @@ struct ServedMirror: ~Copyable {
             report.reason = [report.reason, objection].compactMap { $0 }.joined(separator: "; ")
         }
         report.atRisk = plex.isAtRisk
+        report.badRanges = plex.badRanges.map { [$0.offset, $0.length] }
         report.dataDisk = disks[index]?.metadata?.dataPath
         report.replaces = plex.member.replaces.map { Int($0.value) }
         report.queueDepth = plex.operationsInFlight

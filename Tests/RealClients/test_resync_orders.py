@@ -3,28 +3,10 @@
 import unittest
 
 from plexus import Case, MiB, random_image, wait_until
+from sickdisk import SickDisk
 
 SIZE = 32 * MiB
 LIE = 8 * MiB
-
-
-class LyingDisk:
-    """A disk that says it has written 4 KiB at `LIE`, and has not, while `trigger` is there. `file` is the disk."""
-
-    def __init__(self, case: Case, name: str, size: int):
-        (case.dir / "legs").mkdir(exist_ok=True)
-        image = case.disk(f"legs/{name}.img", size)
-        self.trigger = case.dir / f"{name}.lies"
-        socket = case.dir / f"{name}.sock"
-        dd = "dd status=none iflag=count_bytes,skip_bytes,fullblock oflag=seek_bytes conv=notrunc bs=256k"
-        case.spawn(
-            f"nbdkit-{name}", "nbdkit", "-f", "-U", socket, "eval", f"get_size=stat -c %s {image}",
-            f"pread={dd} if={image} skip=$4 count=$3",
-            f"pwrite={dd} of={image} seek=$4 count=$3; if [ -e {self.trigger} ] && [ $4 -le {LIE} ] "
-            f"&& [ $(($4 + $3)) -gt {LIE} ]; then {dd} if=/dev/urandom of={image} seek={LIE} count=4096; fi",
-            "can_write=exit 0", "can_flush=exit 0", "flush=exit 0")
-        wait_until(socket.exists, f"nbdkit to listen on {socket}")
-        self.file = case.fuse(f"nbd+unix:///?socket={socket}", name)
 
 
 class Verified(Case):
@@ -38,15 +20,15 @@ class Verified(Case):
         self.server = self.serve((self.good,))
 
     def test_disk_that_does_not_give_back_what_was_copied_to_it_is_failed(self):
-        bad = LyingDisk(self, "bad", SIZE + 16 * MiB)
-        bad.trigger.touch()
+        bad = SickDisk(self, "bad", SIZE + 16 * MiB, LIE)
+        bad.liar.touch()
         self.assertIn("compares", self.server.verb("resync", "data", "--verify").stdout)
         self.server.verb("add", "data", bad.file)
         wait_until(lambda: self.server.plex(1)["state"] == "failed", "the disk to be found out")
         plex = self.server.plex(1)
         self.assertRegex(plex["reason"], r"what was written at \d+ could not be read back the same")
         # Honest again, it is taken back.
-        bad.trigger.unlink()
+        bad.liar.unlink()
         self.server.verb("join", "data", bad.file)
         wait_until(lambda: (self.server.mirror()["resync"] or {}).get("verify"), "a verified resync")
         self.server.wait_healthy()
@@ -55,8 +37,8 @@ class Verified(Case):
 
     def test_disk_that_lies_is_believed_without_verification(self):
         # What the verification is good for: without it nothing but a scrub would find this.
-        bad = LyingDisk(self, "bad", SIZE + 16 * MiB)
-        bad.trigger.touch()
+        bad = SickDisk(self, "bad", SIZE + 16 * MiB, LIE)
+        bad.liar.touch()
         self.server.verb("resync", "data", "--verify")
         self.server.verb("resync", "data", "--no-verify")
         self.server.verb("add", "data", bad.file)

@@ -24,12 +24,13 @@ struct MutantTests {
         .readsNotPinned: 159,
         .readWithoutRepair: 429,
         .joinBeforeSuperblock: 334,
-        .flushSkipsRecovering: 230,
         .deltaWithoutEvidence: 154,
         .joinForgetsOwnChanges: 131,
         .noGenerationIfDegraded: 1047,
         .badPageIsClean: 209,
         .replacedTooEarly: 49,
         .differenceIgnored: 523,
+        .repairWithoutLock: 156,
+        .flushSkipsRecovering: 198,
     ]
 }

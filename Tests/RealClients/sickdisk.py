@@ -1,0 +1,30 @@
+"""A disk with one bad block, on demand: nbdkit's eval plugin behind nbdfuse. `file` is handed to plexus as a disk."""
+
+from plexus import Case, wait_until
+
+BLOCK = 4096
+
+
+class SickDisk:
+    """The block at `place` can't be read while `unreadable` is there; writing to it cures that, unless `stubborn` is there: then
+    writing fails, too; or `liar`: then something else is written there, and nothing is said."""
+
+    def __init__(self, case: Case, name: str, size: int, place: int):
+        # Not beside the disks, where a search would take it for a clone of itself.
+        (case.dir / "legs").mkdir(exist_ok=True)
+        self.image = case.disk(f"legs/{name}.img", size)
+        self.unreadable, self.stubborn, self.liar = (case.dir / f"{name}.{word}" for word in
+                                                     ("unreadable", "stubborn", "liar"))
+        socket = case.dir / f"{name}.sock"
+        dd = "dd status=none iflag=count_bytes,skip_bytes,fullblock oflag=seek_bytes conv=notrunc bs=256k"
+        hit = f"[ $4 -lt {place + BLOCK} ] && [ $(($4 + $3)) -gt {place} ]"
+        case.spawn(
+            f"nbdkit-{name}", "nbdkit", "-f", "-U", socket, "eval", f"get_size=stat -c %s {self.image}",
+            f"pread=if [ -e {self.unreadable} ] && {hit}; then echo EIO bad block >&2; exit 1; fi; "
+            f"{dd} if={self.image} skip=$4 count=$3",
+            f"pwrite=if [ -e {self.stubborn} ] && {hit}; then cat >/dev/null; echo EIO bad block >&2; exit 1; fi; "
+            f"{dd} of={self.image} seek=$4 count=$3 || exit 1; if {hit}; then rm -f {self.unreadable}; "
+            f"if [ -e {self.liar} ]; then {dd} if=/dev/urandom of={self.image} seek={place} count={BLOCK}; fi; fi",
+            "can_write=exit 0", "can_flush=exit 0", "flush=exit 0")
+        wait_until(socket.exists, f"nbdkit to listen on {socket}")
+        self.file = case.fuse(f"nbd+unix:///?socket={socket}", name)

@@ -1,0 +1,119 @@
+"""Bad sectors: clients never see them, and the disk is healed in place or its trouble is told."""
+
+import unittest
+
+from plexus import Case, FioLoad, MiB, wait_until
+from sickdisk import BLOCK, SickDisk
+
+SIZE = 32 * MiB
+PLACE = 5 * MiB + 3 * BLOCK
+
+
+class BadSectors(Case):
+    def setUp(self):
+        super().setUp()
+        self.need("nbdkit", "nbdfuse", "qemu-io")
+        self.need_fuse()
+        self.sick = SickDisk(self, "sick", SIZE, PLACE)
+        self.good = self.disk("good.img", SIZE)
+        self.plexus("create", "data", self.sick.file, self.good)
+        self.server = self.serve((self.sick.file, self.good))
+        self.server.wait_healthy()
+
+    def io(self, command: str, code: int = 0):
+        return self.call("qemu-io", "-f", "raw", "-c", command, self.server.uri(), code=code)
+
+    def read_all(self, times: int = 4):
+        """Plexes take turns: more than once."""
+        for _ in range(times):
+            self.io("read -P 0x5a 4M 2M")
+
+    def test_unreadable_block_is_written_anew_and_the_mirror_stays_healthy(self):
+        self.io("write -P 0x5a 4M 2M")
+        self.sick.unreadable.touch()
+        self.read_all()
+        wait_until(lambda: self.server.plex(0)["corrected"] == 1, "the block to be corrected")
+        self.assertFalse(self.sick.unreadable.exists())
+        self.assertEqual(self.server.mirror()["state"], "healthy")
+        corrected = [event for event in self.server.events() if event["code"] == "CORRECTED"]
+        self.assertEqual([(event["plex"], event["offset"], event["length"]) for event in corrected],
+                         [(0, PLACE, BLOCK)])
+        self.assertIn("READ_ERROR", self.server.event_codes())
+        self.server.stop()
+        self.assert_identical(SIZE - 8 * MiB, self.sick.file, self.good)
+        # The counter outlives the server.
+        again = self.serve((self.sick.file, self.good), label="again")
+        self.assertEqual(again.plex(0)["corrected"], 1)
+        again.stop()
+
+    def test_block_that_can_not_be_written_is_told_and_served_from_the_other_plex(self):
+        self.io("write -P 0x5a 4M 2M")
+        self.sick.unreadable.touch()
+        self.sick.stubborn.touch()
+        self.read_all()
+        self.server.wait_state("degraded")
+        plex = self.server.plex(0)
+        self.assertEqual((plex["state"], plex["atRisk"], plex["badRanges"]), ("in-sync", True, [[PLACE, BLOCK]]))
+        self.assertIn("replace data 0", self.server.mirror()["action"])
+        self.assertIn("at-risk", self.server.verb("status", code=1).stdout)
+        self.assertIn("BAD_BLOCK", self.server.event_codes())
+        self.read_all()
+        # It is moved to another disk without a client's noticing.
+        self.server.verb("replace", "data", "0", self.dir / "new.img", "--create")
+        wait_until(lambda: self.server.plex_on(self.sick.file) is None, "the replacement")
+        self.server.wait_healthy()
+        self.server.stop()
+        self.assert_identical(SIZE - 8 * MiB, self.good, self.dir / "new.img")
+
+    def test_block_that_is_overwritten_is_bad_no_more(self):
+        self.io("write -P 0x5a 4M 2M")
+        self.sick.unreadable.touch()
+        self.sick.stubborn.touch()
+        self.read_all()
+        self.server.wait_state("degraded")
+        self.sick.stubborn.unlink()
+        self.io("write -P 0x5b 4M 2M")
+        self.server.wait_healthy()
+        self.assertEqual(self.server.plex(0)["badRanges"], [])
+        self.server.stop()
+        self.assert_identical(SIZE - 8 * MiB, self.sick.file, self.good)
+
+    def test_disk_that_swallows_the_repair_is_failed(self):
+        self.io("write -P 0x5a 4M 2M")
+        self.sick.unreadable.touch()
+        self.sick.liar.touch()
+        self.read_all()
+        wait_until(lambda: self.server.plex(0)["state"] == "failed", "the disk to be found out")
+        self.assertIn("could not be read back the same", self.server.plex(0)["reason"])
+        self.read_all()
+        self.server.stop()
+
+    def test_clients_never_see_a_block_that_goes_bad_again_and_again(self):
+        self.need("fio")
+        load = FioLoad(self, self.server.uri(), size="16m")
+        load.wait_rounds()
+        corrected = 0
+        for _ in range(5):
+            self.sick.unreadable.touch()
+            wait_until(lambda: not self.sick.unreadable.exists(), "the block to be written")
+            corrected += 1
+        load.finish()
+        self.assertIn(self.server.mirror()["state"], ("healthy", "degraded"))
+        self.assertEqual(self.server.plex(0)["state"], "in-sync")
+        self.server.stop()
+        self.assert_identical(SIZE - 8 * MiB, self.sick.file, self.good)
+
+    def test_block_that_no_disk_has_is_an_error_for_that_range_only(self):
+        self.io("write -P 0x5a 4M 2M")
+        self.server.verb("break", "data", "1", "--nokeep")
+        self.sick.unreadable.touch()
+        self.assertIn("Input/output error", self.io(f"read {PLACE} {BLOCK}", code=None).stdout)
+        self.io(f"read -P 0x5a {PLACE - BLOCK} {BLOCK}")
+        self.io(f"read -P 0x5a {PLACE + BLOCK} {BLOCK}")
+        self.io(f"write -P 0x5c {PLACE} {BLOCK}")
+        self.io(f"read -P 0x5c {PLACE} {BLOCK}")
+        self.server.stop()
+
+
+if __name__ == "__main__":
+    unittest.main()
