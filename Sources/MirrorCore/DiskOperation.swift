@@ -68,8 +68,10 @@ package enum DiskErrorKind: UInt8, Sendable, BitwiseCopyable {
     case unsupported
     /// The device is not there any more.
     case gone
-    /// What was written does not read back.
+    /// What was written does not read back; with an error number it can't be read at all.
     case differs
+    /// A flush behind the write failed: anything written before may be lost, too.
+    case lost
 }
 
 package struct DiskFailure: Sendable, Hashable, BitwiseCopyable {

@@ -76,7 +76,12 @@ extension Mirror {
         cleaner.flushed = working.union(recovering)
         cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
         for plex in recovering.members {
-            cleaner.checkpoints[Int(plex.value)] = resync.sweeps[Int(plex.value)].todo
+            var checkpoint = resync.sweeps[Int(plex.value)].todo
+            // What it goes without it lacks, until it is on record as in sync without it.
+            for offset in resync.uncopied[Int(plex.value)].offsets {
+                checkpoint.insert(tracking.regions(offset, Limits.blockBytes))
+            }
+            cleaner.checkpoints[Int(plex.value)] = checkpoint
             if mutant == .checkpointWithoutFlush, let slot = record[plex].missedWriteMap?.slot {
                 tracking.keepMissed(resync.sweeps[Int(plex.value)].todo, slot: slot, witness: tracking.witness)
             }

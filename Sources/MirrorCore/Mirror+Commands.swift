@@ -162,6 +162,13 @@ extension Mirror {
                 ))
             return
         }
+        if let bad = record.badRanges(of: plex).first {
+            answer(
+                .refused(
+                    "plex \(plex) does not hold everything (at \(bad.offset) it lacks \(bad.length) bytes), so it is no usable copy; write there, or forget it with --nokeep"
+                ))
+            return
+        }
         holdsMutations = mutant != .breakWithoutDrain
         breakDrained()
     }
@@ -320,6 +327,7 @@ extension Mirror {
         leave(plex, .removed)
         let predecessor = successor == nil ? nil : record[plex].replaces
         record.members[Int(plex.value)] = .absent
+        forgetBadRanges(plex)
         forgetReplacing(plex, leaving: predecessor)
         awaitRecord()
     }
@@ -385,11 +393,15 @@ extension Mirror {
         if old.uuid == attachment.uuid, old.role != .absent {
             member.readErrors = old.readErrors
             member.writeErrors = old.writeErrors
+            member.corrected = old.corrected
             member.missedWriteMap = old.missedWriteMap
         } else if case .evidence = basis {
             basis = .everything("it takes the place of another disk")
         }
-        if old.uuid != attachment.uuid { forgetReplacing(plex) }
+        if old.uuid != attachment.uuid {
+            forgetReplacing(plex)
+            forgetBadRanges(plex)
+        }
         if old.uuid == attachment.uuid, old.role == .failed || old.role == .stale {
             returned(plex)
         }
@@ -486,7 +498,8 @@ extension Mirror {
 
     private static func waitsForRecord(_ slot: Slot) -> Bool {
         switch slot.step {
-        case .parked, .gate, .failureRecord, .pinRecord, .promotionWait, .held, .retryWait: slot.kind != .free
+        case .parked, .gate, .failureRecord, .pinRecord, .healRecord, .promotionWait, .held, .retryWait:
+            slot.kind != .free
         case .idle, .lock, .reading, .edgeRead, .fanOut: false
         }
     }

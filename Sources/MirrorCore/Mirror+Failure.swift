@@ -182,6 +182,7 @@ extension Mirror {
 
     /// A record became durable: whoever waited for it goes on.
     mutating func wakeSlots(round: UInt64) {
+        if let ticket = healTicket, ticket <= round { healTicket = nil }
         for index in slots.indices {
             switch slots[index].step {
             case .parked: acknowledge(index)
@@ -189,8 +190,10 @@ extension Mirror {
             case .pinRecord where slots[index].ticket <= round:
                 slots[index].step = slots[index].resumeStep
                 submitRead(index)
+            case .healRecord where slots[index].ticket <= round: acknowledge(index)
             case .promotionWait: promotionEnded(index)
-            case .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord, .pinRecord:
+            case .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord, .pinRecord,
+                .healRecord:
                 break
             }
         }

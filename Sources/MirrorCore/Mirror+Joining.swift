@@ -39,6 +39,8 @@ extension Mirror {
         tracking.forget(plex)
         cleaner.checkpoints[Int(plex.value)] = nil
         resync.sweeps[Int(plex.value)] = Sweep()
+        resync.uncopied[Int(plex.value)] = BadBlocks()
+        resync.lookForUncopied()
         plexes[Int(plex.value)].copyReason = nil
     }
 
@@ -117,6 +119,8 @@ extension Mirror {
             if mutant != .joinForgetsIntent { tracking.insertMissed(tracking.intent, slot: slot) }
             todo = tracking.maps[Int(slot)] ?? map
         }
+        todo.formUnion(badRegions(plex))
+        resync.uncopied[index] = BadBlocks()
         resync.sweeps[index] = Sweep(todo)
         if mutant == .joinAtCursor, let other = recovering.subtracting(PlexSet(plex)).first {
             resync.sweeps[index].position = resync.sweeps[Int(other.value)].position

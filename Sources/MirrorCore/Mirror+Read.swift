@@ -8,6 +8,7 @@ extension Mirror {
         slots[index].step = .reading
         slots[index].transfer = Slot.Transfer(
             kind: .read, offset: plan.bodyOffset, length: plan.bodyLength, bufferOffset: 0, isDurable: false)
+        slots[index].readEnd = plan.bodyOffset + plan.bodyLength
         submitRead(index)
     }
 
@@ -16,7 +17,7 @@ extension Mirror {
         let transfer = slots[index].transfer
         guard let plex = chooseSource(offset: transfer.offset, length: transfer.length, tried: slots[index].tried)
         else {
-            noSourceLeft(index)
+            if !readAroundBad(index) { noSourceLeft(index) }
             return
         }
         let position = Int(plex.value)
@@ -77,8 +78,9 @@ extension Mirror {
             } else if isEqual(offset: transfer.offset, length: transfer.length) || isReadOnly
                 || mutant == .readWithoutRepair || mutant == .readsNotPinned
             {
-                finish(index, .ok)
+                if !readNextPiece(index, from: transfer.offset + transfer.length) { finish(index, .ok) }
             } else {
+                slots[index].pieceEnd = transfer.offset + transfer.length
                 slots[index].good = working.union(recovering)
                 slots[index].hasFannedOut = true
                 slots[index].equalisedTo = transfer.offset
@@ -99,9 +101,9 @@ extension Mirror {
         let request = slots[index].request
         let plan = BufferPlan(.read, offset: request.offset, length: request.length)
         guard let source = slots[index].source, let position = slots[index].equalisedTo,
-            let range = nextUnequal(position..<plan.bodyOffset + plan.bodyLength)
+            let range = nextUnequal(position..<slots[index].pieceEnd)
         else {
-            acknowledge(index)
+            if !readNextPiece(index, from: slots[index].pieceEnd) { acknowledge(index) }
             return
         }
         slots[index].equalisedTo = range.upperBound
@@ -132,7 +134,9 @@ extension Mirror {
             log(
                 .readError, plex: plex, errorNumber: failure.errorNumber, offset: transfer.offset,
                 length: transfer.length, text: "read failed on plex \(plex)")
-            suspect(plex, failure, offset: transfer.offset, length: transfer.length)
+            if transfer.kind == .read {
+                suspect(plex, failure, offset: transfer.offset, length: transfer.length)
+            }
             if failure.kind == .gone {
                 expel(plex, operation: .read, failure, offset: transfer.offset)
             } else if !isEqual(offset: transfer.offset, length: transfer.length), record.pinned == plex {
@@ -145,7 +149,7 @@ extension Mirror {
 
     /// The plex that answers for all can't read this range. What it said before is on every plex by now,
     /// so another may take over, once that is on record.
-    private mutating func movePin(from plex: PlexIndex, for index: Int) {
+    mutating func movePin(from plex: PlexIndex, for index: Int) {
         let others = working.subtracting(slots[index].tried)
         guard !isReadOnly, let next = others.first else {
             submitRead(index)

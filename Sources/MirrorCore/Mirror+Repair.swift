@@ -97,7 +97,7 @@ extension Mirror {
             repairs.halve(Repairs.Suspect(plex: plex, start: request.offset, end: end, isBad: true))
         case .media: repairs.push(Repairs.Suspect(plex: plex, start: request.offset, end: end, isBad: true))
         case .gone: if let failure { expel(plex, operation: .read, failure, offset: request.offset) }
-        case .noSpace, .transient, .unsupported, .differs: break
+        case .noSpace, .transient, .unsupported, .differs, .lost: break
         }
         endRepair(index)
     }
@@ -123,7 +123,9 @@ extension Mirror {
 
     /// None of the others can read it either. It stays as it is until somebody writes there.
     mutating func repairHasNoSource(_ index: Int) {
-        noteBad(subject(index), slots[index].request.offset)
+        let request = slots[index].request
+        // Or those that can may not be asked, for plexes have begun to differ.
+        if isEqual(offset: request.offset, length: request.length) { noteBad(subject(index), request.offset) }
         endRepair(index)
     }
 
@@ -131,23 +133,28 @@ extension Mirror {
         let plex = subject(index)
         let offset = slots[index].request.offset
         let failure = plexes[Int(plex.value)].lastFailure
-        if !slots[index].failed.contains(plex) {
-            corrected(plex, offset)
-        } else if working.contains(plex) {
+        if !working.contains(plex) {
+            // It left meanwhile.
+        } else if !slots[index].failed.contains(plex) {
+            corrected(index, plex, offset)
+        } else {
             switch failure.kind {
             // It holds what it held, or what it should hold.
             case .media, .transient, .unsupported: noteBad(plex, offset, failure)
+            case .differs where failure.errorNumber != 0: noteBad(plex, offset, failure)
             case .differs: expel(plex, operation: .verification, failure, offset: offset)
+            case .lost: flushFailed(plex, failure)
             case .gone, .noSpace: expel(plex, operation: .write, failure, offset: offset)
             }
         }
         endRepair(index)
     }
 
-    private mutating func corrected(_ plex: PlexIndex, _ offset: UInt64) {
+    private mutating func corrected(_ index: Int, _ plex: PlexIndex, _ offset: UInt64) {
         let position = Int(plex.value)
         plexes[position].badBlocks.remove(offset..<offset + Limits.blockBytes)
         plexes[position].badBlocks.countCorrected(at: now.nanoseconds, limits)
+        heal(PlexSet(plex), slots[index].transfer)
         record[plex].corrected += 1
         hasNewCounters = true
         log(
@@ -179,6 +186,7 @@ extension Mirror {
         if slots[index].countsAsMutation { mutationsInFlight -= 1 }
         freeSlot(index)
         pumpRepairs()
+        pumpResync()
         drained()
     }
 
@@ -200,10 +208,11 @@ extension Mirror {
                 continue
             }
             plexes[position].badBlocks.retryAt = now.nanoseconds + limits.repairRetryNanoseconds
-            for range in plexes[position].badBlocks.ranges.prefix(Repairs.mostSuspects) {
-                let length = min(range.length, limits.resyncWindowBytes)
+            for offset in plexes[position].badBlocks.offsets.prefix(Repairs.mostSuspects) {
+                // What it does not hold it may well be able to read.
+                let isBad = record.isBad(plex, offset: offset, length: Limits.blockBytes)
                 repairs.add(
-                    Repairs.Suspect(plex: plex, start: range.offset, end: range.offset + length, isBad: false))
+                    Repairs.Suspect(plex: plex, start: offset, end: offset + Limits.blockBytes, isBad: isBad))
             }
         }
         pumpRepairs()

@@ -47,7 +47,10 @@ extension Mirror {
             clientRequestsInFlight > 0 || now.nanoseconds - lastClientAt < limits.clientActiveNanoseconds
         let allowed = isBusy ? limits.resyncWindowsBusy : limits.resyncWindowsIdle
         let bytes = isBusy ? limits.resyncWindowBytesBusy : limits.resyncWindowBytes
-        while resync.windowsInFlight < allowed, resync.mayCopy(at: now.nanoseconds) {
+        // What a repair uses is not counted, and one that waits finds a buffer.
+        let ofRepair = repairs.slot == nil ? 0 : 1
+        let room = max(1, min(allowed, resync.windows.count - (repairs.areWaiting || ofRepair > 0 ? 1 : 0)))
+        while resync.windowsInFlight - ofRepair < room, resync.mayCopy(at: now.nanoseconds) {
             let taken = startWindow(atMost: min(bytes, resync.largestWindow))
             if taken == 0 { break }
             resync.spend(taken)
@@ -139,6 +142,9 @@ extension Mirror {
 
     mutating func windowWritten(_ index: Int) {
         expelAll(slots[index].failed, for: index)
+        heal(
+            slots[index].windowTargets.union(slots[index].good).subtracting(slots[index].failed),
+            slots[index].transfer)
         resync.count(slots[index].request.length, at: now.nanoseconds)
         endWindow(index, isCopied: true)
     }
@@ -147,6 +153,14 @@ extension Mirror {
     /// is tried again later; the rest goes on.
     mutating func windowSourceFailed(_ index: Int) {
         let request = slots[index].request
+        let targets = slots[index].windowTargets.intersection(recovering)
+        if request.length == Limits.blockBytes, !slots[index].windowEqualises, goWithout(request.offset, targets) {
+            endWindow(index, isCopied: true)
+            return
+        }
+        let regions = tracking.regions(request.offset, request.length)
+        for plex in targets.members { resync.sweeps[Int(plex.value)].suspect(regions) }
+        if slots[index].windowEqualises { resync.sweeps[Resync.equaliser].suspect(regions) }
         resync.blockedAt = request.offset
         resync.retryAt = now.nanoseconds + limits.resyncRetryNanoseconds
         log(.resyncPaused, offset: request.offset, length: request.length, text: "source can't be read")
@@ -234,6 +248,7 @@ extension Mirror {
         record[plex].role = .inSync
         record[plex].cause = .none
         record[plex].missedWriteMap = nil
+        recordUncopied(plex)
         wantCommit()
     }
 

@@ -74,7 +74,7 @@ extension Mirror {
         let begun = region < sweep.todo.count && sweep.todo.contains(region) ? sweep.position % tracking.regionBytes : 0
         let left = UInt64(sweep.todo.population) * tracking.regionBytes
         let done = total - min(total, left - min(left, begun))
-        let rate = resync.isPaused ? 0 : resync.bytesPerSecond
+        let rate = resync.isPaused || resync.isBehind != nil ? 0 : resync.bytesPerSecond
         return MirrorStatus.ResyncStatus(
             plex: target, done: done, total: total, bytesPerSecond: rate,
             etaSeconds: rate > 0 ? (total - done + rate - 1) / rate : nil,
@@ -133,6 +133,10 @@ extension Mirror {
     /// What its disk does not read, or not for long any more.
     private func trouble(_ plex: PlexIndex) -> String? {
         let blocks = plexes[Int(plex.value)].badBlocks
+        if record[plex].role == .inSync, let bad = record.badRanges(of: plex).first {
+            return
+                "it does not hold \(record.badRanges(of: plex).reduce(0) { $0 + $1.length }) bytes, the first at \(bad.offset): no plex could read them when it was copied to"
+        }
         if let first = blocks.offsets.first {
             return
                 "\(blocks.offsets.count) blocks of \(Limits.blockBytes) bytes can neither be read nor written anew, the first at \(first)"

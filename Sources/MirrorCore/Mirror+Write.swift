@@ -60,7 +60,7 @@ extension Mirror {
                 let request = slots[index].request
                 slots[index].transfer = Slot.Transfer(
                     kind: request.mayDeallocate ? .deallocate : .zero, offset: start, length: end - start,
-                    bufferOffset: 0, isDurable: request.isForcedUnitAccess)
+                    bufferOffset: 0, isDurable: request.isForcedUnitAccess || mayHeal(request))
                 fanOutMutation(index)
                 return
             }
@@ -87,7 +87,7 @@ extension Mirror {
         slots[index].fragment = .done
         slots[index].transfer = Slot.Transfer(
             kind: .deallocate, offset: start, length: end - start, bufferOffset: 0,
-            isDurable: slots[index].request.isForcedUnitAccess)
+            isDurable: slots[index].request.isForcedUnitAccess || mayHeal(slots[index].request))
         fanOutMutation(index)
     }
 
@@ -122,7 +122,9 @@ extension Mirror {
 
     /// Or else the other bytes of a cut block, which other plexes may have in another version, would be told to readers
     /// as they are now, and be taken back when power fails (R7).
-    private func isDurable(_ index: Int) -> Bool { slots[index].request.isForcedUnitAccess || slots[index].cutsUnequal }
+    private func isDurable(_ index: Int) -> Bool {
+        slots[index].request.isForcedUnitAccess || slots[index].cutsUnequal || mayHeal(slots[index].request)
+    }
 
     private mutating func mergeEdge(_ index: Int, _ plan: BufferPlan, end: UInt64) {
         let block = Limits.blockBytes
@@ -244,9 +246,17 @@ extension Mirror {
                 slots[index].good = slots[index].good.union(PlexSet(plex))
             }
             if slots[index].pending.isEmpty { fanOutFinished(index) }
-        case .idle, .held, .lock, .gate, .parked, .retryWait, .failureRecord, .pinRecord, .promotionWait:
+        case .idle, .held, .lock, .gate, .parked, .retryWait, .failureRecord, .pinRecord, .healRecord,
+            .promotionWait:
             preconditionFailure("no operation can be in flight in this step")
         }
+    }
+
+    /// A flush that a write brought along failed (R8). Nothing that a later one says can be believed.
+    mutating func flushFailed(_ plex: PlexIndex, _ failure: DiskFailure) {
+        plexes[Int(plex.value)].flushFailed = true
+        plexes[Int(plex.value)].lastFailure = failure
+        expel(plex, operation: .flush, failure, offset: 0)
     }
 
     /// The operating system reports a failed flush once: another one on the same disk, even one that was under
@@ -347,9 +357,12 @@ extension Mirror {
         for plex in failed.members {
             if operation == .flush && mutant == .hideFlushError { continue }
             let failure = plexes[Int(plex.value)].lastFailure
-            expel(
-                plex, operation: failure.kind == .differs ? .verification : operation, failure,
-                offset: slots[index].transfer.offset)
+            switch failure.kind {
+            case .differs: expel(plex, operation: .verification, failure, offset: slots[index].transfer.offset)
+            case .lost: flushFailed(plex, failure)
+            case .media, .noSpace, .transient, .unsupported, .gone:
+                expel(plex, operation: operation, failure, offset: slots[index].transfer.offset)
+            }
         }
         if operation == .flush && mutant == .hideFlushError { slots[index].good = slots[index].good.union(failed) }
     }
@@ -358,6 +371,7 @@ extension Mirror {
         switch slots[index].request.kind {
         case .write, .zeroes, .trim:
             if hasBadBlocks { overwritten(index) }
+            heal(slots[index].good, slots[index].transfer)
             advance(index)
         case .read: equaliseBehindRead(index)
         case .flush: acknowledge(index)
@@ -371,7 +385,11 @@ extension Mirror {
         let isCovered =
             !slots[index].hasFannedOut || possibleInSync.isSubset(of: slots[index].good.intersection(trusted))
             || mutant == .acknowledgeBeforeRecord || mutant == .trimOnOnePlex || isReadOnly
-        if isCovered {
+        if let healTicket, slots[index].countsAsMutation, mutant != .healedTooEarly {
+            // This request, or one of which it is the follower.
+            slots[index].step = .healRecord
+            slots[index].ticket = healTicket
+        } else if isCovered {
             finish(index, slots[index].status)
         } else if slots[index].request.kind == .flush,
             !possibleInSync.subtracting(slots[index].good).intersection(trusted).isEmpty

@@ -101,6 +101,10 @@ package struct Mirror: ~Copyable {
     var repairs = Repairs()
     /// Of some plex in use; looked at for each request.
     var hasBadBlocks = false
+    /// Something on record that a plex does not hold.
+    var hasBadRanges = false
+    /// The round of the record that says what was healed last; nil: it is durable.
+    var healTicket: UInt64?
     var running: RunningCommand?
     var waitingCommands: [(CommandID, Command)] = []
     var answers: [(CommandID, Answer)] = []
@@ -141,6 +145,7 @@ package struct Mirror: ~Copyable {
         cleaner = Cleaner(regions: tracking.regionCount)
         eventLog = EventLog(capacity: limits.eventRing, recent: recentEvents)
         adopt(assembly)
+        adoptBadRanges()
     }
 
     package var isStopped: Bool { phase == .stopped }
@@ -188,6 +193,7 @@ package struct Mirror: ~Copyable {
     package func canServe(_ plex: PlexIndex, offset: UInt64, length: UInt64) -> Bool {
         if mutant == .readFromRecovering, recovering.contains(plex) { return true }
         guard working.contains(plex) else { return false }
+        if hasBadRanges, mutant != .badRangeServed, record.isBad(plex, offset: offset, length: length) { return false }
         return isEqual(offset: offset, length: length) || record.pinned == plex || mutant == .readsNotPinned
     }
 

@@ -81,4 +81,8 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case differenceIgnored
     /// A block is written anew while clients may write to it.
     case repairWithoutLock
+    /// What a plex does not hold is read from it.
+    case badRangeServed
+    /// A write to what a plex does not hold is acknowledged before it is on record that it does now.
+    case healedTooEarly
 }

@@ -69,6 +69,12 @@ package enum JoinBasis: Sendable {
         var evidence = PlexEvidence(
             epoch: own.epoch, sequence: pages.sequence, changes: pages.regions(sheet: 0, nil, isClean: own.isClean),
             listsItselfInSync: listsItself)
+        if let index = own.index(of: superblock.plex) {
+            for range in own.badRanges(of: index) where range.end <= UInt64(evidence.changes.count) * own.regionBytes {
+                let last = Int((range.end - 1) / own.regionBytes)
+                evidence.changes.insert(Int(range.offset / own.regionBytes)..<last + 1)
+            }
+        }
         if !record.descends(from: own), !evidence.addWhatWasDoneAlone(own, pages, since: record) {
             self = .everything("nobody counted what it changed while it went on alone")
             return

@@ -38,6 +38,8 @@ struct Repairs {
         suspects.append(Suspect(plex: suspect.plex, start: suspect.start, end: middle, isBad: false))
     }
 
+    var areWaiting: Bool { !suspects.isEmpty }
+
     mutating func push(_ suspect: Suspect) { suspects.append(suspect) }
 
     mutating func next() -> Suspect? { suspects.popLast() }

@@ -16,16 +16,24 @@ struct Sweep {
     init(_ todo: RegionSet) {
         self.todo = todo
         skipped = RegionSet(count: todo.count)
+        suspect = RegionSet(count: todo.count)
         total = todo.population
     }
 
     var isDone: Bool { todo.isEmpty }
+    /// Regions in which something could not be read: the next time block by block.
+    var suspect = RegionSet(count: 0)
+
+    /// The sweep may have ended meanwhile.
+    mutating func suspect(_ regions: Range<Int>) { if regions.upperBound <= suspect.count { suspect.insert(regions) } }
 
     /// The next stretch to copy, at most `windowBytes`; nil: the end is reached.
     func next(_ regionBytes: UInt64, _ windowBytes: UInt64, _ dataBytes: UInt64) -> Range<UInt64>? {
         guard position < dataBytes, let region = todo.next(from: Int(position / regionBytes)) else { return nil }
         let start = max(position, UInt64(region) * regionBytes)
-        let limit = min(todo.count, region + Int(windowBytes / regionBytes) + 2)
+        var limit = min(todo.count, region + Int(windowBytes / regionBytes) + 2)
+        if let next = suspect.next(from: region) { limit = min(limit, max(next, region + 1)) }
+        if suspect.contains(region) { return start..<min(start + Limits.blockBytes, dataBytes) }
         let runEnd = UInt64(todo.endOfRun(from: region, limit: limit)) * regionBytes
         return start..<min(runEnd, start + windowBytes, dataBytes)
     }
@@ -52,6 +60,9 @@ struct Resync {
     static let equaliser = PlexSet.capacity
 
     var sweeps: [Sweep] = Array(repeating: Sweep(), count: PlexSet.capacity + 1)
+    /// Blocks that nobody could read, by the plex that goes without them.
+    var uncopied = Array(repeating: BadBlocks(), count: PlexSet.capacity)
+    private(set) var hasUncopied = false
     var isEqualiseFlushing = false
     /// When the flush at the end of that is tried again.
     var flushRetryAt: UInt64 = 0
@@ -125,6 +136,8 @@ struct Resync {
         sweeps[sweep].todo.insert(regions)
         sweeps[sweep].position = min(sweeps[sweep].position, UInt64(regions.lowerBound) * regionBytes)
     }
+
+    mutating func lookForUncopied() { hasUncopied = uncopied.contains { !$0.isEmpty } }
 
     // MARK: limit
 

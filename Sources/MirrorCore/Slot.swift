@@ -37,6 +37,8 @@ struct Slot {
         case retryWait
         /// An error that is told only when a record is durable.
         case failureRecord
+        /// Done on disk; the reply waits for the record that says who holds it now.
+        case healRecord
         /// Reading goes on when the record names another source.
         case pinRecord
         /// A flush failed everywhere but on a plex that is just being recorded as in sync, or the source of a read may
@@ -95,6 +97,9 @@ struct Slot {
     var windowEqualises = false
     /// Of a repair: only finds out whether the plex can read it.
     var isProbe = false
+    /// Of a read: where all that is wanted ends, and what is being read at present.
+    var readEnd: UInt64 = 0
+    var pieceEnd: UInt64 = 0
     var progress = InlineArray<8, UInt64>(repeating: 0)
     /// The next slot in whatever queue this one stands in.
     var next: Int32 = -1

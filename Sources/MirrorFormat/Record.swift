@@ -161,6 +161,8 @@ package struct Record: Sendable, Hashable {
     package var pinned: PlexIndex?
     package var createdTime: UInt64
     package var updatedTime: UInt64
+    /// What plexes in sync do not hold nevertheless, at most `badRangeCapacity`.
+    package var badRanges: [BadRange]
     /// Set on a plex that was broken off: the mirror, generation and epoch that it came from.
     package var parent: Ancestry?
 
@@ -194,6 +196,7 @@ package struct Record: Sendable, Hashable {
         createdTime = time
         updatedTime = time
         parent = nil
+        badRanges = []
     }
 
     package var inSync: PlexSet { plexes(in: .inSync) }

@@ -8,6 +8,8 @@ internal import Bytes
 ///
 /// Missed-write map of a member, 32 bytes: 8 id, 8 epoch, 8 last clear, 1 starts full (0 or 1), 7 zero.
 ///
+/// Bad range, 16 bytes: 8 offset, 4 blocks of 4 KiB, 1 plex, 3 zero.
+///
 /// Past generation, 48 bytes: 16 generation, 8 epoch, 8 end time, 1 reason, 1 in-sync set, 14 zero.
 extension Superblock {
     private static let areaTable = 384
@@ -18,6 +20,8 @@ extension Superblock {
     private static let historyBytes = 48
     private static let mapTable = 2240
     private static let mapBytes = 32
+    private static let badRangeTable = 2496
+    private static let badRangeBytes = 16
     private static let noPlex: UInt8 = 255
     private static let noMap: UInt8 = 255
 
@@ -28,7 +32,9 @@ extension Superblock {
         bytes.storeLittleEndian(Self.magic, at: 0)
         bytes.storeLittleEndian(Self.formatMajor, at: 8)
         bytes.storeLittleEndian(Self.formatMinor, at: 10)
-        bytes.storeLittleEndian(tracksWrites ? Self.writeTracking : 0, at: 32)
+        let features =
+            (tracksWrites ? Self.writeTracking : 0) | (record.badRanges.isEmpty ? 0 : Self.badRangeList)
+        bytes.storeLittleEndian(features, at: 32)
         bytes.storeLittleEndian(UInt8(copy), at: 40)
         bytes.storeLittleEndian(UInt8(layout.areas.count), at: 41)
         bytes.storeLittleEndian(UInt8(record.members.count), at: 42)
@@ -57,6 +63,7 @@ extension Superblock {
             bytes.storeLittleEndian(parent.epoch, at: 328)
         }
         bytes.storeLittleEndian(record.unconfirmed, at: 336)
+        bytes.storeLittleEndian(UInt16(record.badRanges.count), at: 344)
         encodeTables(into: &bytes)
         let position = Layout.superblockOffset(copy: copy, diskBytes: layout.diskBytes)
         let sum = checksum(
@@ -100,6 +107,13 @@ extension Superblock {
             bytes.storeLittleEndian(past.endTime, at: base + 24)
             bytes.storeLittleEndian(past.reason.rawValue, at: base + 32)
             bytes.storeLittleEndian(past.inSync.mask, at: base + 33)
+        }
+        precondition(record.badRanges.count <= Record.badRangeCapacity)
+        for (index, range) in record.badRanges.enumerated() {
+            let base = Self.badRangeTable + index * Self.badRangeBytes
+            bytes.storeLittleEndian(range.offset, at: base)
+            bytes.storeLittleEndian(range.blocks, at: base + 8)
+            bytes.storeLittleEndian(range.plex.value, at: base + 12)
         }
     }
 
@@ -175,6 +189,7 @@ extension Superblock {
                 epoch: bytes.loadLittleEndian(at: 328))
         }
         record.history = try decodeHistory(bytes)
+        record.badRanges = try decodeBadRanges(bytes, dataBytes: record.dataBytes)
         return record
     }
 
@@ -244,6 +259,27 @@ extension Superblock {
             map.lastClear <= maximumCount
         else { throw .inconsistent("map of \(index)") }
         return map
+    }
+
+    private static func decodeBadRanges(
+        _ bytes: RawSpan, dataBytes: UInt64
+    ) throws(SuperblockError) -> [BadRange] {
+        let count = Int(bytes.loadLittleEndian(at: 344, as: UInt16.self))
+        guard count <= Record.badRangeCapacity else { throw .inconsistent("bad ranges") }
+        var ranges: [BadRange] = []
+        for index in 0..<count {
+            let base = badRangeTable + index * badRangeBytes
+            let plex = bytes.loadLittleEndian(at: base + 12, as: UInt8.self)
+            guard plex < PlexSet.capacity else { throw .inconsistent("bad range \(index)") }
+            let range = BadRange(
+                plex: PlexIndex(Int(plex)), offset: bytes.loadLittleEndian(at: base),
+                blocks: bytes.loadLittleEndian(at: base + 8))
+            guard range.offset % Layout.blockBytes == 0, range.blocks > 0, range.offset < dataBytes,
+                range.length <= dataBytes - range.offset
+            else { throw .inconsistent("bad range \(index)") }
+            ranges.append(range)
+        }
+        return ranges
     }
 
     private static func decodeHistory(_ bytes: RawSpan) throws(SuperblockError) -> [PastGeneration] {

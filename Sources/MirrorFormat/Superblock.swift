@@ -43,7 +43,9 @@ package struct Superblock: Sendable, Equatable {
     /// it would write without setting bits. A superblock without it was written by such software: after an
     /// unclean stop everything counts as dirty, and nobody knows what an absent plex missed.
     package static let writeTracking: UInt64 = 1
-    package static let knownIncompatible: UInt64 = writeTracking
+    /// Some plexes do not hold everything: `Record.badRanges`.
+    package static let badRangeList: UInt64 = 2
+    package static let knownIncompatible: UInt64 = writeTracking | badRangeList
     /// Above this no count that grows one by one can be genuine: a million a second take 146,000 years. Whoever counts
     /// on from what a disk says must not run into the end of the integers.
     package static let maximumCount: UInt64 = 1 << 62

@@ -20,9 +20,7 @@ extension Disk {
         }
         if metadata != nil {
             // Nothing lies on the disk but its data.
-            guard unsafe unlink(path) == 0 else {
-                throw DiskError("\(path): can't be removed: \(errorText(errno))")
-            }
+            _ = removeMetadataFile()
             return
         }
         guard isBlockDevice else {

@@ -24,6 +24,15 @@ extension Disk {
     /// Of its data.
     var dataPath: String { metadata?.dataPath ?? path }
 
+    /// It has superblocks, or the marks of a spare, of its own. Those in a metadata file are bound to other positions and
+    /// look damaged here.
+    func isPlexByItself() throws(DiskError) -> Bool {
+        switch try scan() {
+        case .found, .forked, .futureFormat, .unknownFeature, .none: true
+        case .damaged: false
+        }
+    }
+
     /// Nil: it is no metadata file.
     func metadataHeader() throws(DiskError) -> MetadataFileHeader? {
         guard !isBlockDevice, metadata == nil, bytes > MetadataFile.headerBytes + Layout.superblockAreaBytes else {
@@ -109,7 +118,28 @@ extension Disk {
     /// Of a disk that is no plex any more, if its superblocks are wiped.
     func removeUnusedMetadataFile() {
         guard metadata != nil, case .none? = try? scan() else { return }
-        unsafe unlink(path)
+        _ = removeMetadataFile()
+    }
+
+    /// - Returns: false: it is not where it was, or can't be removed.
+    func removeMetadataFile() -> Bool {
+        guard Self.identity(of: path) == identity else { return false }
+        return unsafe unlink(path) == 0
+    }
+
+    /// The name of a new file.
+    private static func makeDurable(_ file: String) throws(DiskError) {
+        let parent = String(file[..<(file.lastIndex(of: "/") ?? file.startIndex)])
+        let directory = unsafe Glibc.open(parent.isEmpty ? "/" : parent, O_RDONLY | O_CLOEXEC)
+        guard directory >= 0 else { throw DiskError("\(parent): can't be opened: \(errorText(errno))") }
+        defer { close(directory) }
+        guard fsync(directory) == 0 else { throw DiskError("\(parent): can't be flushed: \(errorText(errno))") }
+    }
+
+    /// Data before the border between disk and file, everything else behind it.
+    func fits(_ layout: Layout) -> Bool {
+        metadata == nil
+            || layout.dataBytes <= channel.end && layout.areas.allSatisfy { $0.length == 0 || $0.offset >= channel.end }
     }
 
     /// It must be a new one: what an existing file holds may be the metadata of something else.
@@ -137,6 +167,7 @@ extension Disk {
         do throws(DiskError) {
             let opened = try Disk.openAlone(file, .readWrite)
             do throws(DiskError) {
+                try Self.makeDurable(file)
                 let header = MetadataFileHeader(
                     dataBytes: dataBytes, diskBytes: bytes, identity: permanentIdentity, path: path,
                     time: wallClock())

@@ -87,7 +87,8 @@ struct Disk {
     ) throws(DiskError) -> Disk {
         let disk = try openAlone(path, access, patienceSeconds: patienceSeconds)
         do throws(DiskError) {
-            guard let header = try disk.metadataHeader() else { return disk }
+            // What lies at the beginning of an ordinary plex is a client's, whatever it looks like.
+            guard try !disk.isPlexByItself(), let header = try disk.metadataHeader() else { return disk }
             return try disk.joined(to: header, access, patienceSeconds: patienceSeconds)
         } catch {
             disk.shut()
@@ -361,7 +362,11 @@ extension Disk {
     /// The superblock, or the reason why there is none that can be used.
     func superblock() throws(DiskError) -> Superblock {
         switch try scan() {
-        case .found(let superblock): return superblock
+        case .found(let superblock):
+            guard fits(superblock.layout) else {
+                throw DiskError("\(path): its metadata do not fit the disk that they belong to (\(dataPath))")
+            }
+            return superblock
         case .none:
             throw DiskError(
                 "\(path): carries no Plexus metadata; create a mirror on it (plexus create), or check the path")

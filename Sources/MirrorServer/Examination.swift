@@ -51,6 +51,8 @@ public struct Examination: Codable, Sendable {
         public var missedRegions: Int?
         public var readErrors: UInt64
         public var writeErrors: UInt64
+        /// What this plex does not hold although it is in sync: offset and length in bytes.
+        public var badRanges: [[UInt64]]
     }
 
     public struct PastReport: Codable, Sendable {
@@ -183,7 +185,8 @@ extension Examination.DiskReport {
             return Examination.MemberReport(
                 index: Int($0.value), plex: member.uuid.description, role: "\(member.role)",
                 missedRegions: member.missedWriteMap.map { pages.missedRegions($0) }, readErrors: member.readErrors,
-                writeErrors: member.writeErrors)
+                writeErrors: member.writeErrors,
+                badRanges: record.badRanges(of: $0).map { [$0.offset, $0.length] })
         }
         bitmap = Examination.BitmapReport(
             regions: superblock.layout.regionCount,

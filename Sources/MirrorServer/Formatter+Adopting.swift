@@ -82,7 +82,7 @@ extension MirrorFormatter {
 
     /// Makes the kept file longer; the metadata go behind its data.
     func makeRoom(_ plan: Plan, _ open: inout [String: Disk]) throws(DiskError) {
-        guard var disk = open[plan.path], disk.bytes < plan.diskBytes else { return }
+        guard var disk = open[plan.path] else { return }
         if let metadataFile = plan.metadataFile {
             // Up to the next whole block.
             if disk.bytes < plan.dataBytes, !disk.isBlockDevice {
@@ -95,6 +95,7 @@ extension MirrorFormatter {
                 metadataFile, dataBytes: plan.dataBytes, wholeBytes: plan.diskBytes)
             return
         }
+        guard disk.bytes < plan.diskBytes else { return }
         let tail = plan.areas.map(\.offset).min() ?? plan.dataBytes
         try Disk.setLength(of: disk.file, plan.path, bytes: plan.diskBytes, allocatedFrom: tail)
         // Its size is read when it is opened, and its lock must not be let go in between.

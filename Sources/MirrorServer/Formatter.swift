@@ -60,7 +60,11 @@ package struct MirrorFormatter {
         var open: [String: Disk] = [:]
         defer { for disk in open.values { disk.shut() } }
         for path in existing {
-            open[path] = try Disk.open(path, .readWrite)
+            let disk = try Disk.open(path, .readWrite)
+            open[path] = disk
+            if disk.metadata != nil, !isKept(path) {
+                throw DiskError("\(path): is the metadata file of \(disk.dataPath); name that disk, or remove the file")
+            }
         }
         let overwritten = try checkContents(open)
         let dataBytes = try keepsFirst ? sizeOfKept(open) : chooseSize(open)

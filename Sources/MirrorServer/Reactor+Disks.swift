@@ -155,8 +155,8 @@ extension Reactor {
         } else {
             unsafe ring.prepareWrite(
                 disk.file, from: bytes, count: count, offset: offset,
-                isDurable: operation.isDurable && disk.honoursDataSync, mayHang: disk.mayHang,
-                userData: UInt64(index))
+                isDurable: operation.isDurable && disk.honoursDataSync && !operation.isVerified,
+                mayHang: disk.mayHang, userData: UInt64(index))
         }
     }
 
@@ -189,7 +189,9 @@ extension Reactor {
             if case .writeMetadata = operation.kind, UInt64(result) < operation.length {
                 return completeOperation(index, .failed(DiskFailure(errorNumber: EIO, isBlockDevice: true)))
             }
-            if isWrite, operation.isDurable, !disk.honoursDataSync { return startSync(index, disk) }
+            if isWrite, operation.isDurable, !disk.honoursDataSync, !operation.isVerified {
+                return startSync(index, disk)
+            }
             completeOperation(index, .transferred(UInt64(result)))
         case .sync:
             if let failure { return completeOperation(index, .failed(failure)) }

@@ -296,13 +296,10 @@ extension Reactor {
     func freshAttachment(
         _ disk: Disk, _ record: Record, _ reason: String = "it is new to this mirror"
     ) throws(DiskError) -> Attachment {
+        let layout: Layout
         do throws(LayoutError) {
-            let layout = try Layout(
+            layout = try Layout(
                 joining: disk.bytes, dataBytes: record.dataBytes, regionBytes: record.regionBytes)
-            var entropy = systemEntropy()
-            return Attachment(
-                uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0,
-                basis: .everything(reason), copies: SuperblockCopies(torn: .all))
         } catch {
             switch error {
             case .diskTooSmall(let has, let needs):
@@ -313,5 +310,13 @@ extension Reactor {
             case .regionSizeInvalid: throw DiskError("\(disk.path): can't be laid out for mirror \(record.name)")
             }
         }
+        guard disk.fits(layout) else {
+            throw DiskError(
+                "\(disk.path): was made for another mirror; remove it, and make a new one: --metadata FILE")
+        }
+        var entropy = systemEntropy()
+        return Attachment(
+            uuid: PlexUUID(entropy.nextUUID()), layout: layout, sequence: 0,
+            basis: .everything(reason), copies: SuperblockCopies(torn: .all))
     }
 }

@@ -33,6 +33,9 @@ extension Reactor {
     mutating func mark(_ opened: OpenedDisk, _ opening: PendingOpening) throws(DiskError) {
         let record = mirrors[opening.mirror].mirror.record
         try checkContents(opened, record, opening)
+        guard opened.disk.metadata == nil else {
+            throw DiskError("\(opening.path): a disk with a metadata file can't stand by as a spare; add it")
+        }
         _ = try freshAttachment(opened.disk, record)
         let mark = SpareMark(
             mirror: record.mirror, name: record.name, diskBytes: opened.disk.bytes, time: now.unixNanoseconds)

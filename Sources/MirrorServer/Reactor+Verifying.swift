@@ -11,16 +11,23 @@ extension Reactor {
     mutating func beginVerifying(_ index: Int, moved: UInt64) {
         operations[index].moved = moved
         operations[index].zeroed = 0
-        guard let buffer = verifyPool.take(bytes: Int(moved)) else {
+        guard waitingToVerify.isEmpty, let buffer = verifyPool.take(bytes: Int(moved)) else {
             waitingToVerify.append(index)
             return
         }
+        verify(index, buffer)
+    }
+
+    private mutating func verify(_ index: Int, _ buffer: PooledBuffer) {
         operations[index].readBack = buffer
         guard let operation = operations[index].operation,
             let channel = mirrors[operations[index].mirror].channel(operation)
         else { preconditionFailure("a write on no disk") }
         let disk = mirrors[operations[index].mirror].disks[Int(operation.plex.value)]
-        guard disk?.isDirect == false, !channel.isMemory else { return readBack(index, operation, channel) }
+        // What is to be durable is flushed here, and not by the write: a flush that fails tells of more than this range.
+        guard operation.isDurable || disk?.isDirect == false, !channel.isMemory else {
+            return readBack(index, operation, channel)
+        }
         operations[index].step = .verifySync
         ring.prepareDataSync(channel.file, userData: UInt64(index))
     }
@@ -38,9 +45,9 @@ extension Reactor {
         _ index: Int, _ operation: DiskOperation, _ channel: DiskChannel, _ result: Int32, _ failure: DiskFailure?
     ) {
         if let failure {
-            let isOfThisRange = operations[index].step == .verifyRead && failure.kind == .media
-            return verified(
-                index, isOfThisRange ? DiskFailure(kind: .differs, errorNumber: failure.errorNumber) : failure)
+            guard failure.kind != .gone, failure.kind != .transient else { return verified(index, failure) }
+            let kind: DiskErrorKind = operations[index].step == .verifyRead ? .differs : .lost
+            return verified(index, DiskFailure(kind: kind, errorNumber: failure.errorNumber))
         }
         if operations[index].step == .verifySync {
             _ = posix_fadvise(
@@ -62,8 +69,11 @@ extension Reactor {
         if let buffer = operations[index].readBack { verifyPool.give(buffer) }
         operations[index].readBack = nil
         let moved = operations[index].moved
-        let next = waitingToVerify.popLast()
         finishOperation(index, failure.map { .failed($0) } ?? .transferred(moved))
-        if let next { beginVerifying(next, moved: operations[next].moved) }
+        // First come, first served: whoever waits holds the lock of its range.
+        while let next = waitingToVerify.first, let buffer = verifyPool.take(bytes: Int(operations[next].moved)) {
+            waitingToVerify.removeFirst()
+            verify(next, buffer)
+        }
     }
 }

@@ -57,6 +57,7 @@ extension Limits {
         limits.resyncWindowBytes = UInt64(2 * Geometry.blockBytes)
         limits.resyncWindowBytesBusy = limits.resyncWindowBytes
         limits.resyncRetryNanoseconds = 200_000_000
+        limits.repairRetryNanoseconds = 2_000_000_000
         limits.commonFailureRetryNanoseconds = 100_000_000
         limits.cleanAfterNanoseconds = 200_000_000
         return limits

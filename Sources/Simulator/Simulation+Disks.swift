@@ -92,6 +92,9 @@ extension Simulation {
             if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 22, effect: .none) }
             return shortPlan(operation, disk)
         case .write:
+            if operation.isVerified, operation.isDurable, chance(.flushError, disk), mayLose(disk) {
+                return .loseFlush(errorNumber: 5)
+            }
             if chance(.writeError, disk) { return .fail(errorNumber: [5, 61][random.below(2)], effect: drawLanding()) }
             if chance(.noSpace, disk) {
                 return .fail(errorNumber: [28, 122, 27][random.below(3)], effect: drawLanding())
@@ -219,7 +222,9 @@ extension Simulation {
         flights[index] = nil
         freeFlights.append(index)
         let result = land(flight)
-        if case .failed = result, flight.operation.kind == .flush { disks[flight.disk].hasFailedFlush = true }
+        if case .failed(let failure) = result, flight.operation.kind == .flush || failure.kind == .lost {
+            disks[flight.disk].hasFailedFlush = true
+        }
         mix(flight.operation.tag.raw)
         note("complete #\(index) \(flight.operation.kind) plex \(flight.operation.plex): \(result)")
         if case .failed = result, flight.operation.kind == .flush, !server.mirror.isOpen {
@@ -257,6 +262,7 @@ extension Simulation {
         case .loseFlush(let error):
             // The disk that was to keep the data may have failed since.
             if mayLose(disk), !isTroubled(beside: disk) { disks[disk].failFlush(through: flight.mark, random: &random) }
+            if operation.kind == .write { return .failed(DiskFailure(kind: .lost, errorNumber: error)) }
             return .failed(DiskFailure(errorNumber: error, isBlockDevice: isBlockDevice))
         case .fail(let error, let effect):
             if operation.kind == .writeMetadata {

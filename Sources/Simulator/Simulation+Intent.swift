@@ -47,7 +47,7 @@ extension Simulation {
         }
         let inSync = PlexSet(mask: members.reduce(0) { $0 | 1 << UInt8($1) })
         guard let first = members.first else { return }
-        checkClear(members, first)
+        checkClear(members, first, disks[leader].head?.record)
         checkMaps(members, first, leader)
         let newcomers = inSync.subtracting(server.knownInSync)
         server.knownInSync = server.knownInSync.intersection(lead.inSync).union(inSync)
@@ -65,14 +65,14 @@ extension Simulation {
 
     private var regionCount: Int { Int(layout.regionCount) }
 
-    private func checkClear(_ members: [Int], _ first: Int) {
+    private func checkClear(_ members: [Int], _ first: Int, _ record: Record?) {
         for region in 0..<regionCount where !members.contains(where: { disks[$0].pages?.isDirty(region) ?? true }) {
             let range = cells(of: region)
             for disk in members {
-                guard isSame(disks[disk].cached[range], disks[first].cached[range]) else {
+                guard isSame(disks[disk].cached[range], disks[first].cached[range], [disk, first], record) else {
                     return fail("R6", "plexes \(first) and \(disk) differ in region \(region), which is not dirty")
                 }
-                guard isSame(disks[disk].medium[range], disks[disk].cached[range]) else {
+                guard isSame(disks[disk].medium[range], disks[disk].cached[range], [disk], record) else {
                     return fail("R6", "region \(region) is not dirty, and not durable on plex \(disk)")
                 }
             }
@@ -101,7 +101,7 @@ extension Simulation {
             }
             for region in 0..<regionCount where !missed.contains(region) {
                 let range = cells(of: region)
-                guard isSame(disks[disk].medium[range], disks[first].cached[range]) else {
+                guard isSame(disks[disk].medium[range], disks[first].cached[range], [disk, first], record) else {
                     return fail(
                         "delta", "\(record[plex].role) plex \(plex) lacks region \(region), which nobody counted")
                 }

@@ -131,12 +131,18 @@ extension Simulation {
     /// R2: every plex that may be taken for current has it.
     func checkAcknowledgement(_ entry: ClientRequest) {
         guard let server, !entry.cells.isEmpty else { return }
+        let record = leadingRecord(server)
         for plex in reachableInSync(server).members where disks.indices.contains(Int(plex.value)) {
             let disk = Int(plex.value)
             // A disk that was pulled with its cache: nobody can know yet.
             if disks[disk].isGone, disks[disk].hasLost { continue }
             for cell in entry.cells {
                 let stamp = entry.request.kind == .write ? Geometry.stamp(write: entry.write, cell: cell) : 0
+                if isBad(disk, cell, record) {
+                    return fail(
+                        "R2",
+                        "request \(entry.request.id.value) is acknowledged; plex \(plex) does not hold cell \(cell)")
+                }
                 guard disks[disk].cached[cell] == stamp || oracle.isHaunted(cell) else {
                     return fail(
                         "R2",
@@ -155,8 +161,9 @@ extension Simulation {
     /// for current.
     func checkFlushed(since moment: UInt32) {
         guard let server else { return }
+        let record = leadingRecord(server)
         for plex in reachableInSync(server).members where disks.indices.contains(Int(plex.value)) {
-            for cell in oracle.cells.indices {
+            for cell in oracle.cells.indices where !isBad(Int(plex.value), cell, record) {
                 guard let stamp = oracle.settled(cell, by: moment), disks[Int(plex.value)].medium[cell] != stamp,
                     !oracle.isHaunted(cell)
                 else { continue }
@@ -178,6 +185,10 @@ extension Simulation {
             return
         }
         guard !server.isStopping else { return }
+        let isOnRecord = entry.cells.contains { cell in
+            (0..<disks.count).contains { isBad($0, cell, server.mirror.record) }
+        }
+        if isOnRecord { return }
         if entry.failed.isEmpty, entry.operations > 0, entry.request.kind != .flush, !isSuspect(server) {
             return fail("R16", "request \(entry.request.id.value) failed although no operation did")
         }
@@ -195,10 +206,28 @@ extension Simulation {
             || server.disks.contains { $0.map { disks[$0].isAway || disks[$0].hasLost } ?? false }
     }
 
-    /// But for cells that a disk spoiled by itself.
-    func isSame(_ contents: ArraySlice<UInt32>, _ other: ArraySlice<UInt32>) -> Bool {
+    /// But for cells that a disk spoiled by itself, and those that one of these plexes is on record as not holding.
+    func isSame(
+        _ contents: ArraySlice<UInt32>, _ other: ArraySlice<UInt32>, _ plexes: [Int], _ record: Record?
+    ) -> Bool {
         contents == other
-            || zip(contents.indices, other.indices).allSatisfy { contents[$0] == other[$1] || oracle.isHaunted($0) }
+            || zip(contents.indices, other.indices).allSatisfy { cell, twin in
+                contents[cell] == other[twin] || oracle.isHaunted(cell)
+                    || plexes.contains { isBad($0, cell, record) }
+            }
+    }
+
+    /// Whether the record says that the plex does not hold the cell's block.
+    func isBad(_ plex: Int, _ cell: Int, _ record: Record?) -> Bool {
+        guard let record, !record.badRanges.isEmpty else { return false }
+        let block = cell / (Geometry.sectorsPerBlock * Geometry.cellsPerSector)
+        return record.isBad(
+            PlexIndex(plex), offset: UInt64(block * Geometry.blockBytes), length: UInt64(Geometry.blockBytes))
+    }
+
+    /// Of the freshest superblock in use.
+    private func leadingRecord(_ server: Server) -> Record? {
+        leader(among: server.disks.compactMap { $0 }).flatMap { disks[$0].head?.record }
     }
 
     func checkPromotion(_ newcomers: PlexSet, _ server: Server, _ members: [Int]) {
@@ -219,7 +248,11 @@ extension Simulation {
             let start = Int(operation.offset) / Geometry.blockBytes * perBlock
             for cell in start..<start + Int(operation.length) / Geometry.blockBytes * perBlock { busy[cell] = true }
         }
+        let record = leadingRecord(server)
         for plex in newcomers.members where members.contains(Int(plex.value)) {
+            for cell in busy.indices where isBad(Int(plex.value), cell, record) || isBad(base, cell, record) {
+                busy[cell] = true
+            }
             for cell in busy.indices
             where !busy[cell] && disks[Int(plex.value)].cached[cell] != disks[base].cached[cell]
                 && !oracle.isHaunted(cell)

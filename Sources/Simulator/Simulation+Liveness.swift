@@ -58,6 +58,7 @@ extension Simulation {
                 let record = server.mirror.record
                 // Whoever is to be replaced by another would still be forgotten.
                 let isSettled = record.configured.members.allSatisfy { record[$0].replaces == nil }
+                overwriteBad(server)
                 if server.mirror.status().state == .healthy, record.inSync.count == disks.count, isSettled {
                     return true
                 }
@@ -68,6 +69,18 @@ extension Simulation {
             }
         }
         return false
+    }
+
+    /// What nobody holds any more comes back by being written to.
+    private func overwriteBad(_ server: Server) {
+        let record = server.mirror.record
+        guard outstanding.isEmpty, now >= nextOverwriteAt,
+            let range = record.badRanges.first(where: { record.inSync.contains($0.plex) })
+        else { return }
+        nextOverwriteAt = now + 1_000_000_000
+        let block = Int(range.offset) / Geometry.blockBytes
+        let perBlock = Geometry.sectorsPerBlock * Geometry.cellsPerSector
+        issue(.write, cells: block * perBlock..<(block + 1) * perBlock, isForced: false)
     }
 
     private func readAll() {

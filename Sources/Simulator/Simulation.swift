@@ -56,6 +56,7 @@ package final class Simulation {
     /// Why the present life ended; nil: it goes on.
     var ending: Ending?
     var stopAnswer: Bool?
+    var nextOverwriteAt: UInt64 = 0
     var agreementIsDue = false
     var histogram = Histogram()
     var violation: Violation?
@@ -82,6 +83,9 @@ package final class Simulation {
         limits.resyncWindowBytes = UInt64(profile.windowBlocks * Geometry.blockBytes)
         limits.resyncWindowBytesBusy = UInt64((profile.windowBlocks + 1) / 2 * Geometry.blockBytes)
         limits.resyncRetryNanoseconds = 200_000_000
+        limits.repairRetryNanoseconds = 2_000_000_000
+        limits.correctedNanoseconds = 2_000_000_000
+        limits.blocksToGoWithout = 6
         limits.transientRetries = [2, 16][random.below(2)]
         limits.commonFailureRetryNanoseconds = 100_000_000
         limits.cleanAfterNanoseconds = profile.cleanNanoseconds

@@ -46,6 +46,9 @@ struct Examine: ParsableCommand {
             }
             for member in disk.members {
                 let missed = member.missedRegions.map { ", missed \($0) regions" } ?? ""
+                for bad in member.badRanges {
+                    print("  plex \(member.index) does not hold \(bad[1]) bytes at \(bad[0])")
+                }
                 print("  knows plex \(member.index) \(member.plex): \(member.role)\(missed)")
             }
             for past in disk.history {

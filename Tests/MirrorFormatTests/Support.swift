@@ -153,6 +153,13 @@ extension XorShift {
         if Bool.random(using: &self) {
             record.parent = Record.Ancestry(mirror: MirrorUUID(uuid()), generation: Generation(uuid()), epoch: next())
         }
+        for _ in 0..<[0, 0, 1, Record.badRangeCapacity].randomElement(using: &self)! {
+            let block = UInt64.random(in: 0..<dataBytes / 4096, using: &self)
+            record.badRanges.append(
+                BadRange(
+                    plex: PlexIndex(Int.random(in: 0..<8, using: &self)), offset: block * 4096,
+                    blocks: UInt32.random(in: 1...UInt32(dataBytes / 4096 - block), using: &self)))
+        }
         return record
     }
 

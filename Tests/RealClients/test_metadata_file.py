@@ -167,6 +167,34 @@ class MetadataFiles(Case):
         server.stop()
 
 
+    def test_client_can_not_pass_its_data_for_a_metadata_file(self):
+        # The beginning of an ordinary plex belongs to clients, whatever they write there.
+        disk, copy = self.image("disk.img"), self.dir / "copy.img"
+        file = self.adopt(disk)
+        forged = file.read_bytes()[:4096]
+        other = self.image("other.img", seed=4)
+        self.plexus("create", "other", "--from", other, copy)
+        with open(other, "r+b") as data:
+            data.write(forged)
+        server = self.serve((other, copy))
+        server.wait_healthy("other")
+        self.assertIsNone(server.plex(0, "other")["dataDisk"])
+        server.stop()
+
+    def test_mirror_smaller_than_its_disk_leaves_the_rest_alone(self):
+        disk = self.image("disk.img", 2 * SIZE)
+        file = self.dir / "disk.plexus"
+        refused = self.plexus("create", "data", "--from", disk, "--metadata", file, "--size", "64M", code=1)
+        self.assertIn("all of them are kept", refused.stderr)
+        self.assertFalse(file.exists())
+
+    def test_metadata_file_is_no_new_disk(self):
+        disk = self.image("disk.img")
+        file = self.adopt(disk)
+        refused = self.plexus("create", "other", file, self.dir / "b.img", "--size", "16M", "--force", code=1)
+        self.assertIn("metadata file of", refused.stderr)
+
+
 class Devices(Case):
     def setUp(self):
         super().setUp()
@@ -192,6 +220,25 @@ class Devices(Case):
             self.assertEqual((sha256(self.backing), file.exists()), (before, False))
             self.unloop(device)
             self.backing.write_bytes(bytes(SIZE))
+
+
+class DeviceSizes(Case):
+    def test_size_below_the_device_leaves_the_rest_of_it_alone(self):
+        self.need_root()
+        self.need_loop()
+        backing = self.disk("backing.img", 2 * SIZE)
+        random_image(backing, 2 * SIZE, 6)
+        before = sha256(backing)
+        device = self.loop(backing)
+        file, copy = self.dir / "f.plexus", self.dir / "copy.img"
+        self.plexus("create", "data", "--from", device, "--metadata", file, "--size", "64M", copy)
+        server = self.serve((file, copy))
+        server.wait_healthy()
+        server.verb("break", "data", copy, "--nokeep")
+        server.verb("dissolve", "data")
+        server.stop()
+        self.unloop(device)
+        self.assertEqual(sha256(backing), before)
 
 
 if __name__ == "__main__":
