@@ -29,10 +29,12 @@ internal import Bytes
 /// | 232 | 64 | host name of the writer, zero padded |
 /// | 296 | 16, 16, 8 | parent: mirror, generation, epoch |
 /// | 336 | 8 | `Record.unconfirmed` |
+/// | 344 | 2 | how many bad ranges |
 /// | 384 | 12 x 24 | areas: 4 kind, 4 zero, 8 offset, 8 length |
 /// | 704 | 8 x 88 | members, see `Superblock+Codec` |
 /// | 1472 | 16 x 48 | past generations, newest first |
 /// | 2240 | 8 x 32 | missed-write maps of the members |
+/// | 2496 | 96 x 16 | bad ranges |
 package struct Superblock: Sendable, Equatable {
     package static let byteCount = 4096
     package static let magic: UInt64 = 0x4253_5355_5845_4C50  // "PLEXUSSB", read little-endian

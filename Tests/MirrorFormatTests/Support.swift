@@ -153,7 +153,7 @@ extension XorShift {
         if Bool.random(using: &self) {
             record.parent = Record.Ancestry(mirror: MirrorUUID(uuid()), generation: Generation(uuid()), epoch: next())
         }
-        for _ in 0..<[0, 0, 1, Record.badRangeCapacity].randomElement(using: &self)! {
+        for _ in 0..<([0, 0, 1, Record.badRangeCapacity].randomElement(using: &self) ?? 0) {
             let block = UInt64.random(in: 0..<dataBytes / 4096, using: &self)
             record.badRanges.append(
                 BadRange(
