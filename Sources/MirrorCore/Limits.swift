@@ -43,8 +43,9 @@ package struct Limits: Sendable {
     package var distrustNanoseconds: UInt64 = 3_600_000_000_000
     /// A block that can't be written anew is tried again that much later.
     package var repairRetryNanoseconds: UInt64 = 600_000_000_000
-    /// So many blocks that nobody can read, 1 MiB, may a plex lack that is made in sync nevertheless.
-    package var blocksToGoWithout = 256
+    /// So many blocks that nobody can read may a plex lack that is made in sync nevertheless. Each two may become a
+    /// range of its own on record, see `Record.badRangeCapacity`.
+    package var blocksToGoWithout = 128
     /// So many blocks written anew within that time put a plex at risk.
     package var correctedUntilAtRisk = 10
     package var correctedNanoseconds: UInt64 = 600_000_000_000

@@ -24,6 +24,30 @@ extension Mirror {
         hasBadBlocks = true
     }
 
+    /// What only this plex may hold of what another one lacks, unless it is known not to be able to read it.
+    func onlyPossibleHolding(of plex: PlexIndex) -> BadRange? {
+        guard working.contains(plex) else { return nil }
+        let others = working.subtracting(PlexSet(plex))
+        return record.badRanges.first { range in
+            guard others.contains(range.plex),
+                others.filter({ !record.isBad($0, offset: range.offset, length: range.length) }).isEmpty,
+                !record.isBad(plex, offset: range.offset, length: range.length)
+            else { return false }
+            return !(0..<UInt64(range.blocks)).allSatisfy {
+                plexes[Int(plex.value)].badBlocks.overlaps(range.offset + $0 * Limits.blockBytes, Limits.blockBytes)
+            }
+        }
+    }
+
+    /// No other plex in sync holds anything of this range, and that in one piece: nobody differs.
+    func isSoleHolder(_ plex: PlexIndex, _ offset: UInt64, _ length: UInt64) -> Bool {
+        working.subtracting(PlexSet(plex)).filter { other in
+            !record.badRanges.contains {
+                $0.plex == other && $0.offset <= offset && offset + length <= $0.end
+            }
+        }.isEmpty
+    }
+
     // MARK: reading around them
 
     /// No plex can serve all that is to be read: perhaps one piece after the other.
@@ -43,13 +67,17 @@ extension Mirror {
         }
         // The plex that answers for all has not got it.
         guard !isReadOnly, !isEqual(offset: transfer.offset, length: transfer.length), let pinned = record.pinned,
-            record.isBad(pinned, offset: transfer.offset, length: transfer.length),
-            !working.subtracting(slots[index].tried).filter({
-                !record.isBad($0, offset: transfer.offset, length: transfer.length)
-            }).isEmpty
+            record.isBad(pinned, offset: transfer.offset, length: transfer.length)
         else { return false }
+        let holders = working.subtracting(slots[index].tried).filter {
+            !record.isBad($0, offset: transfer.offset, length: transfer.length)
+        }
+        // One that holds everything can keep the pin.
+        guard let next = holders.filter({ record.badRanges(of: $0).isEmpty }).first ?? holders.first else {
+            return false
+        }
         slots[index].tried.insert(pinned)
-        movePin(from: pinned, for: index)
+        movePin(to: next, for: index)
         return true
     }
 
@@ -118,11 +146,15 @@ extension Mirror {
     ///
     /// - Returns: whether the plexes under rebuild go without it.
     mutating func goWithout(_ block: UInt64, _ targets: PlexSet) -> Bool {
-        let blocks = resync.uncopied.reduce(0) { $0 + $1.offsets.count } + targets.count
-        let ranges = resync.uncopied.reduce(record.badRanges.count) { $0 + $1.ranges.count } + targets.count
-        guard blocks <= limits.blocksToGoWithout, ranges <= Record.badRangeCapacity / 2 else { return false }
-        for plex in targets.members {
-            resync.uncopied[Int(plex.value)].insert(block)
+        let new = targets.filter { !resync.uncopied[Int($0.value)].overlaps(block, Limits.blockBytes) }
+        var uncopied = resync.uncopied
+        for plex in new.members { uncopied[Int(plex.value)].insert(block) }
+        let isLittle = targets.members.allSatisfy {
+            uncopied[Int($0.value)].offsets.count <= limits.blocksToGoWithout
+        }
+        guard isLittle, pieces(uncopied, besides: targets) <= Record.badRangeCapacity else { return false }
+        resync.uncopied = uncopied
+        for plex in new.members {
             log(
                 .badBlock, plex: plex, offset: block, length: Limits.blockBytes,
                 text: "no plex can read it: plex \(plex) goes without it")
@@ -131,12 +163,21 @@ extension Mirror {
         return true
     }
 
+    /// How many ranges there may be on record at worst, when clients have written to every other block: writing makes that
+    /// number no larger.
+    private func pieces(_ uncopied: [BadBlocks], besides targets: PlexSet) -> Int {
+        record.badRanges.reduce(0) { targets.contains($1.plex) ? $0 : $0 + Int($1.blocks / 2 + $1.blocks % 2) }
+            + uncopied.reduce(0) { sum, blocks in
+                blocks.ranges.reduce(sum) { $0 + Int(($1.length / Limits.blockBytes + 1) / 2) }
+            }
+    }
+
     /// What the plex goes without comes on record together with its being in sync.
     mutating func recordUncopied(_ plex: PlexIndex) {
         let index = Int(plex.value)
         record.setBad(plex, blocks: resync.uncopied[index].offsets)
         for range in record.badRanges(of: plex) {
-            listBad(plex, range, retryAt: now.nanoseconds + limits.repairRetryNanoseconds)
+            listBad(plex, range, retryAt: now.nanoseconds + limits.resyncRetryNanoseconds)
         }
         resync.uncopied[index] = BadBlocks()
         resync.lookForUncopied()

@@ -66,8 +66,17 @@ extension Mirror {
     private var hasCheckpoint: Bool {
         recovering.members.contains { plex in
             guard let slot = record[plex].missedWriteMap?.slot, let map = tracking.maps[Int(slot)] else { return false }
-            return map != resync.sweeps[Int(plex.value)].todo
+            return map != lacking(plex)
         }
+    }
+
+    /// What it goes without it lacks, until it is on record as in sync without it.
+    private func lacking(_ plex: PlexIndex) -> RegionSet {
+        var regions = resync.sweeps[Int(plex.value)].todo
+        for offset in resync.uncopied[Int(plex.value)].offsets {
+            regions.insert(tracking.regions(offset, Limits.blockBytes))
+        }
+        return regions
     }
 
     private mutating func startCleaning(isFinal: Bool) {
@@ -76,12 +85,7 @@ extension Mirror {
         cleaner.flushed = working.union(recovering)
         cleaner.checkpoints = Array(repeating: nil, count: PlexSet.capacity)
         for plex in recovering.members {
-            var checkpoint = resync.sweeps[Int(plex.value)].todo
-            // What it goes without it lacks, until it is on record as in sync without it.
-            for offset in resync.uncopied[Int(plex.value)].offsets {
-                checkpoint.insert(tracking.regions(offset, Limits.blockBytes))
-            }
-            cleaner.checkpoints[Int(plex.value)] = checkpoint
+            cleaner.checkpoints[Int(plex.value)] = lacking(plex)
             if mutant == .checkpointWithoutFlush, let slot = record[plex].missedWriteMap?.slot {
                 tracking.keepMissed(resync.sweeps[Int(plex.value)].todo, slot: slot, witness: tracking.witness)
             }

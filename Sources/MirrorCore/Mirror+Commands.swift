@@ -133,6 +133,10 @@ extension Mirror {
         if working == PlexSet(plex) || reliable(working.union(becomingInSync)) == PlexSet(plex) {
             return "plex \(plex) is the last good copy of mirror \(record.name); join another one first"
         }
+        if let range = onlyPossibleHolding(of: plex) {
+            return
+                "plex \(range.plex) does not hold \(range.length) bytes at \(range.offset), which plex \(plex) may still be able to read; that is being tried: wait a minute, or write there"
+        }
         return nil
     }
 

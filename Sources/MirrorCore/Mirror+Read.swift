@@ -78,10 +78,13 @@ extension Mirror {
             } else if isEqual(offset: transfer.offset, length: transfer.length) || isReadOnly
                 || mutant == .readWithoutRepair || mutant == .readsNotPinned
             {
-                if !readNextPiece(index, from: transfer.offset + transfer.length) { finish(index, .ok) }
+                if readNextPiece(index, from: transfer.offset + transfer.length) { return }
+                // A piece before it may have been made equal.
+                if slots[index].hasFannedOut { acknowledge(index) } else { finish(index, .ok) }
             } else {
                 slots[index].pieceEnd = transfer.offset + transfer.length
-                slots[index].good = working.union(recovering)
+                let all = working.union(recovering)
+                slots[index].good = slots[index].hasFannedOut ? slots[index].good.intersection(all) : all
                 slots[index].hasFannedOut = true
                 slots[index].equalisedTo = transfer.offset
                 equaliseBehindRead(index)
@@ -127,6 +130,7 @@ extension Mirror {
     mutating func readFailed(_ index: Int, _ plex: PlexIndex, _ failure: DiskFailure) {
         plexes[Int(plex.value)].readsInFlight -= 1
         slots[index].tried.insert(plex)
+        if failure.kind != .media { slots[index].failedOtherwise = true }
         let transfer = slots[index].transfer
         if working.contains(plex) {
             record[plex].readErrors += 1
@@ -149,12 +153,15 @@ extension Mirror {
 
     /// The plex that answers for all can't read this range. What it said before is on every plex by now,
     /// so another may take over, once that is on record.
-    mutating func movePin(from plex: PlexIndex, for index: Int) {
-        let others = working.subtracting(slots[index].tried)
-        guard !isReadOnly, let next = others.first else {
+    private mutating func movePin(from plex: PlexIndex, for index: Int) {
+        guard !isReadOnly, let next = working.subtracting(slots[index].tried).first else {
             submitRead(index)
             return
         }
+        movePin(to: next, for: index)
+    }
+
+    mutating func movePin(to next: PlexIndex, for index: Int) {
         record.pinned = next
         slots[index].resumeStep = slots[index].step
         slots[index].step = .pinRecord

@@ -28,7 +28,8 @@ extension Mirror {
     /// Another has taken its place. A good plex of a mirror that lacks one besides is kept until that is back or given up:
     /// the move from one disk to another must not leave fewer good copies than there were.
     func mayForgetReplaced(_ plex: PlexIndex) -> Bool {
-        guard successor(of: plex) != nil else { return false }
+        // Perhaps the old one can be read there after all.
+        guard let successor = successor(of: plex), record.badRanges(of: successor).isEmpty else { return false }
         return !working.contains(plex) || working.count > 2 || record.configured.count <= 2
             || mutant == .replacedTooEarly
     }

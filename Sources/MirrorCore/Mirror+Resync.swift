@@ -154,7 +154,7 @@ extension Mirror {
     mutating func windowSourceFailed(_ index: Int) {
         let request = slots[index].request
         let targets = slots[index].windowTargets.intersection(recovering)
-        if request.length == Limits.blockBytes, !slots[index].windowEqualises, goWithout(request.offset, targets) {
+        if mayGoWithout(index, targets), targets.isEmpty || goWithout(request.offset, targets) {
             endWindow(index, isCopied: true)
             return
         }
@@ -165,6 +165,21 @@ extension Mirror {
         resync.retryAt = now.nanoseconds + limits.resyncRetryNanoseconds
         log(.resyncPaused, offset: request.offset, length: request.length, text: "source can't be read")
         endWindow(index, isCopied: false)
+    }
+
+    /// It is a single block, it failed before, and it is the block's fault.
+    private func mayGoWithout(_ index: Int, _ targets: PlexSet) -> Bool {
+        let request = slots[index].request
+        guard request.length == Limits.blockBytes, !slots[index].failedOtherwise else { return false }
+        let region = Int(request.offset / tracking.regionBytes)
+        let sweeps = targets.members.map { Int($0.value) } + (slots[index].windowEqualises ? [Resync.equaliser] : [])
+        let isKnown = sweeps.allSatisfy {
+            region < resync.sweeps[$0].suspect.count && resync.sweeps[$0].suspect.contains(region)
+        }
+        // Where all but one hold nothing on record nobody differs.
+        return isKnown
+            && (!slots[index].windowEqualises
+                || working.filter { !record.isBad($0, offset: request.offset, length: request.length) }.count <= 1)
     }
 
     /// The mirror is being stopped, and the window waits for a record that can't be written.

@@ -195,6 +195,7 @@ package struct Mirror: ~Copyable {
         guard working.contains(plex) else { return false }
         if hasBadRanges, mutant != .badRangeServed, record.isBad(plex, offset: offset, length: length) { return false }
         return isEqual(offset: offset, length: length) || record.pinned == plex || mutant == .readsNotPinned
+            || hasBadRanges && isSoleHolder(plex, offset, length)
     }
 
     /// Whether all working plexes are known to agree on the range.

@@ -127,7 +127,9 @@ struct Resync {
             let isWhole =
                 sweeps[sweep].position >= range.upperBound && !sweeps[sweep].skipped.contains(region)
                 && !hasWindow(sweep, in: range)
-            if isWhole { sweeps[sweep].todo.remove(region) }
+            guard isWhole else { continue }
+            sweeps[sweep].todo.remove(region)
+            sweeps[sweep].suspect.remove(region)
         }
     }
 

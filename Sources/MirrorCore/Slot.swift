@@ -97,6 +97,8 @@ struct Slot {
     var windowEqualises = false
     /// Of a repair: only finds out whether the plex can read it.
     var isProbe = false
+    /// Of a read: some plex failed, and not by a bad block.
+    var failedOtherwise = false
     /// Of a read: where all that is wanted ends, and what is being read at present.
     var readEnd: UInt64 = 0
     var pieceEnd: UInt64 = 0

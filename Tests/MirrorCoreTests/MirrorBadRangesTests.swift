@@ -40,7 +40,7 @@ import Testing
         #expect(bench.events.filter { $0.code == .badBlock && $0.plex == PlexIndex(1) }.count >= 3)
         let status = bench.status()
         #expect(status.state == .degraded && status.plexes[1].isAtRisk && status.plexes[1].badRanges.count == 2)
-        #expect(status.reason?.contains("does not hold 12288 bytes") == true)
+        #expect(status.plexes[1].reason?.contains("does not hold 12288 bytes") == true)
     }
 
     @Test func moreThanALittleIsNotGoneWithout() throws {
@@ -164,6 +164,102 @@ import Testing
         }
         #expect(bench.submitted(.write).contains { $0.plex == 1 && self.hits($0, [3 << 20]) })
         #expect(bench.record.inSync == set(0, 1) && bench.record.badRanges.isEmpty)
+    }
+
+    /// It missed nothing there, so it is not copied over, and the others get the block from it.
+    @Test func plexThatWasAwayLendsWhatItStillHolds() throws {
+        let bench = try MirrorBench(freshRecord([.inSync, .inSync]))
+        bench.settle()
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle()
+        bench.send(1, .write, 3 << 20)
+        bench.settle()
+        var disk = try newDisk(plexUUID(1))
+        disk.basis = .evidence(
+            PlexEvidence(
+                epoch: .max >> 2, sequence: .max >> 2, changes: RegionSet(count: 4), listsItselfInSync: true))
+        bench.command(.join(PlexIndex(1), disk))
+        var isHealed = false
+        func fate(_ operation: MirrorBench.Operation) -> DiskFailure? {
+            guard operation.plex == 0, hits(operation, [bad]), !isHealed else { return nil }
+            if operation.kind == .write { isHealed = true }
+            return operation.kind == .read ? .media : nil
+        }
+        for id in UInt64(10)..<200 {
+            bench.settle(failing: fate)
+            bench.tick()
+            if bench.record.inSync == set(0, 1), id % 4 == 0 { bench.send(id, .read, bad) }
+        }
+        bench.settle(failing: fate)
+        #expect(bench.record.inSync == set(0, 1) && bench.record.badRanges.isEmpty && isHealed)
+        #expect(bench.record[PlexIndex(0)].corrected == 1 && bench.status().state == .healthy)
+        #expect(bench.replies.values.allSatisfy { $0 == .ok })
+    }
+
+    /// The one that is to be replaced may be able to read it yet: it is not forgotten for one that lacks it.
+    @Test func replacedPlexStaysUntilItsSuccessorHoldsEverything() throws {
+        let bench = try MirrorBench(freshRecord([.inSync]))
+        bench.settle()
+        bench.command(.join(PlexIndex(1), try newDisk(), replacing: PlexIndex(0)))
+        func fate(_ operation: MirrorBench.Operation) -> DiskFailure? {
+            operation.plex == 0 && operation.kind == .read && hits(operation, [bad]) ? .media : nil
+        }
+        for _ in 0..<400 {
+            bench.settle(failing: fate)
+            bench.tick()
+        }
+        #expect(bench.record.inSync == set(0, 1) && bench.record.badRanges == [range(1, bad)])
+        // It reads again.
+        for _ in 0..<20 {
+            bench.tick(afterMilliseconds: 60_000)
+            bench.settle()
+        }
+        #expect(bench.record.inSync == set(1) && bench.record.badRanges.isEmpty)
+        #expect(bench.record[PlexIndex(0)].role == .absent && bench.status().state == .healthy)
+    }
+
+    @Test func onlyPlexThatMayHoldABlockIsKeptUntilItIsKnownNotTo() throws {
+        let bench = try MirrorBench(record([range(1, bad)]))
+        bench.settle()
+        for command in [Command.remove(PlexIndex(0)), .takeOffline(PlexIndex(0)), .breakOff(PlexIndex(0), name: "c")] {
+            let id = bench.command(command)
+            #expect(bench.answers[id]?.isRefused == true)
+        }
+        func fate(_ operation: MirrorBench.Operation) -> DiskFailure? {
+            operation.plex == 0 && operation.kind == .read && hits(operation, [bad]) ? .media : nil
+        }
+        for _ in 0..<5 {
+            bench.tick(afterMilliseconds: 11_000)
+            bench.settle(failing: fate)
+        }
+        let id = bench.command(.remove(PlexIndex(0)))
+        bench.settle()
+        #expect(bench.answers[id]?.isDone == true && bench.record.badRanges == [range(1, bad)])
+    }
+
+    /// Writing to every other block must never need more room than there is.
+    @Test func fragmentsOfWhatIsLackedAlwaysFitTheRecord() throws {
+        let all = (0..<UInt64(300)).map { $0 * 4096 }
+        let bench = try MirrorBench(freshRecord([.inSync, .failed]), present: set(0))
+        bench.command(.join(PlexIndex(1), try newDisk()))
+        func fate(_ operation: MirrorBench.Operation) -> DiskFailure? {
+            operation.plex == 0 && operation.kind == .read && hits(operation, all) ? .media : nil
+        }
+        for _ in 0..<400 {
+            bench.settle(failing: fate)
+            bench.tick()
+        }
+        #expect(bench.record.inSync == set(0))
+        for block in UInt64(0)..<300 where block % 2 == 0 { bench.send(block, .write, block * 4096) }
+        let left = all.filter { $0 / 4096 % 2 == 1 }
+        for _ in 0..<1000 {
+            bench.settle(failing: { operation in
+                operation.plex == 0 && operation.kind == .read && self.hits(operation, left) ? .media : nil
+            })
+            bench.tick()
+        }
+        for block in UInt64(0)..<300 where block % 2 == 0 { #expect(bench.replies[block] == .ok) }
+        #expect(bench.record.badRanges.count <= Record.badRangeCapacity)
     }
 
     @Test func plexThatLacksSomethingIsNoCopyToBeBrokenOffAndIsForgottenWithIt() throws {

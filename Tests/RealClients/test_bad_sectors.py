@@ -112,8 +112,10 @@ class BadSectors(Case):
         self.assertEqual(self.server.mirror()["state"], "degraded")
         refused = self.server.verb("break", "data", new, code=1)
         self.assertIn("lacks 4096 bytes", refused.stderr)
-        # The failing disk goes, the server too; nothing but that block is missing, and it is never made up.
-        self.server.verb("break", "data", self.sick.file, "--nokeep")
+        # Nothing but that block is missing, and it is never made up.
+        # The failing disk goes, when it is known that it can't be read there; the server too.
+        wait_until(lambda: self.server.verb("break", "data", self.sick.file, "--nokeep", code=None).returncode == 0,
+                   "the failing disk to be of no more use")
         self.server.kill()
         self.server = self.serve((new,), label="again")
         self.assertIn("Input/output error", self.io(f"read {PLACE} {BLOCK}", code=None).stdout)
