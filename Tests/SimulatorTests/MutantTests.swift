@@ -30,8 +30,8 @@ struct MutantTests {
         .badPageIsClean: 962,
         .replacedTooEarly: 39,
         .differenceIgnored: 523,
-        .healedTooEarly: 74,
-        .badRangeServed: 940,
+        .healedTooEarly: 269,
+        .badRangeServed: 497,
         .repairWithoutLock: 137,
         .flushSkipsRecovering: 198,
     ]
