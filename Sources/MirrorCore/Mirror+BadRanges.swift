@@ -11,13 +11,13 @@ extension Mirror {
     mutating func adoptBadRanges() {
         lookForBadRanges()
         for range in record.badRanges where working.contains(range.plex) {
-            listBad(range.plex, range, retryAt: now.nanoseconds + limits.resyncRetryNanoseconds)
+            listBad(range)
         }
     }
 
-    private mutating func listBad(_ plex: PlexIndex, _ range: BadRange, retryAt: UInt64) {
-        let position = Int(plex.value)
-        plexes[position].badBlocks.retryAt = retryAt
+    private mutating func listBad(_ range: BadRange) {
+        let position = Int(range.plex.value)
+        plexes[position].badBlocks.retryAt = now.nanoseconds + limits.resyncRetryNanoseconds
         for block in 0..<UInt64(range.blocks) {
             plexes[position].badBlocks.insert(range.offset + block * Limits.blockBytes)
         }
@@ -174,19 +174,15 @@ extension Mirror {
 
     /// What the plex goes without comes on record together with its being in sync.
     mutating func recordUncopied(_ plex: PlexIndex) {
-        let index = Int(plex.value)
-        record.setBad(plex, blocks: resync.uncopied[index].offsets)
-        for range in record.badRanges(of: plex) {
-            listBad(plex, range, retryAt: now.nanoseconds + limits.resyncRetryNanoseconds)
-        }
-        resync.uncopied[index] = BadBlocks()
-        resync.lookForUncopied()
-        lookForBadRanges()
+        setBad(plex, resync.uncopied[Int(plex.value)].offsets)
+        for range in record.badRanges(of: plex) { listBad(range) }
     }
 
     /// The plex is forgotten, or has another disk.
-    mutating func forgetBadRanges(_ plex: PlexIndex) {
-        record.setBad(plex, blocks: [])
+    mutating func forgetBadRanges(_ plex: PlexIndex) { setBad(plex, []) }
+
+    private mutating func setBad(_ plex: PlexIndex, _ blocks: [UInt64]) {
+        record.setBad(plex, blocks: blocks)
         resync.uncopied[Int(plex.value)] = BadBlocks()
         resync.lookForUncopied()
         lookForBadRanges()

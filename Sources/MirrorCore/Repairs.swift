@@ -74,15 +74,7 @@ struct BadBlocks {
 
     /// Neighbours joined: offset and length in bytes.
     var ranges: [(offset: UInt64, length: UInt64)] {
-        var ranges: [(offset: UInt64, length: UInt64)] = []
-        for offset in offsets {
-            if let last = ranges.last, last.offset + last.length == offset {
-                ranges[ranges.count - 1].length += Limits.blockBytes
-            } else {
-                ranges.append((offset, Limits.blockBytes))
-            }
-        }
-        return ranges
+        Record.runs(of: offsets).map { ($0.lowerBound, $0.upperBound - $0.lowerBound) }
     }
 
     mutating func countCorrected(at nanoseconds: UInt64, _ limits: Limits) {

@@ -29,19 +29,27 @@ extension Record {
     /// - Parameter offsets: of blocks, ascending.
     package mutating func setBad(_ plex: PlexIndex, blocks offsets: [UInt64]) {
         badRanges.removeAll { $0.plex == plex }
-        badRanges += Self.joined(plex, offsets)
+        badRanges += Self.runs(of: offsets).map { run in
+            BadRange(
+                plex: plex, offset: run.lowerBound,
+                blocks: UInt32((run.upperBound - run.lowerBound) / Layout.blockBytes))
+        }
     }
 
-    package static func joined(_ plex: PlexIndex, _ offsets: [UInt64]) -> [BadRange] {
-        var ranges: [BadRange] = []
+    /// Of blocks that lie side by side, in bytes.
+    ///
+    /// - Parameter offsets: ascending.
+    package static func runs(of offsets: [UInt64]) -> [Range<UInt64>] {
+        var runs: [Range<UInt64>] = []
         for offset in offsets {
-            if let last = ranges.last, last.end == offset, last.blocks < .max {
-                ranges[ranges.count - 1].blocks += 1
+            let end = offset + Layout.blockBytes
+            if let last = runs.last, last.upperBound == offset {
+                runs[runs.count - 1] = last.lowerBound..<end
             } else {
-                ranges.append(BadRange(plex: plex, offset: offset, blocks: 1))
+                runs.append(offset..<end)
             }
         }
-        return ranges
+        return runs
     }
 
     /// The plex holds this stretch from now on.

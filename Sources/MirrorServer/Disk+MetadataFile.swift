@@ -24,20 +24,14 @@ extension Disk {
     /// Of its data.
     var dataPath: String { metadata?.dataPath ?? path }
 
-    /// It has superblocks, or the marks of a spare, of its own. Those in a metadata file are bound to other positions and
-    /// look damaged here.
-    func isPlexByItself() throws(DiskError) -> Bool {
-        switch try scan() {
-        case .found, .forked, .futureFormat, .unknownFeature, .none: true
-        case .damaged: false
-        }
-    }
-
     /// Nil: it is no metadata file.
+    ///
+    /// What lies at the beginning of an ordinary plex is a client's, whatever it looks like. The superblocks of a metadata
+    /// file are bound to other positions and look damaged here; a plex has whole ones of its own.
     func metadataHeader() throws(DiskError) -> MetadataFileHeader? {
-        guard !isBlockDevice, metadata == nil, bytes > MetadataFile.headerBytes + Layout.superblockAreaBytes else {
-            return nil
-        }
+        guard !isBlockDevice, metadata == nil, bytes > MetadataFile.headerBytes + Layout.superblockAreaBytes,
+            case .damaged = try scan()
+        else { return nil }
         let block = try read(at: 0, count: MetadataFileHeader.byteCount)
         return MetadataFileHeader(decoding: unsafe block.span.bytes)
     }

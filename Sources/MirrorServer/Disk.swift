@@ -87,8 +87,7 @@ struct Disk {
     ) throws(DiskError) -> Disk {
         let disk = try openAlone(path, access, patienceSeconds: patienceSeconds)
         do throws(DiskError) {
-            // What lies at the beginning of an ordinary plex is a client's, whatever it looks like.
-            guard try !disk.isPlexByItself(), let header = try disk.metadataHeader() else { return disk }
+            guard let header = try disk.metadataHeader() else { return disk }
             return try disk.joined(to: header, access, patienceSeconds: patienceSeconds)
         } catch {
             disk.shut()

@@ -180,6 +180,12 @@ class MetadataFiles(Case):
         server.wait_healthy("other")
         self.assertIsNone(server.plex(0, "other")["dataDisk"])
         server.stop()
+        # Nor can it name another plex of the mirror, so that the two would count as one disk.
+        file.unlink()
+        os.rename(copy, disk)
+        server = self.serve((other, disk), label="again")
+        server.wait_healthy("other")
+        server.stop()
 
     def test_mirror_smaller_than_its_disk_leaves_the_rest_alone(self):
         disk = self.image("disk.img", 2 * SIZE)
