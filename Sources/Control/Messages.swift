@@ -1,7 +1,8 @@
 /// What goes over the control socket: one JSON object per line, a request, then responses until `isLast`.
 public struct ControlRequest: Codable, Sendable {
     public enum Verb: String, Codable, Sendable {
-        case status, `break`, join, add, replace, spare, resync, dissolve, offline, online, stop, events, resolve
+        case status, `break`, join, add, replace, spare, resync, dissolve, offline, online, clear, reactivate, stop,
+            events, resolve
     }
 
     public static let currentVersion = 1
@@ -13,6 +14,8 @@ public struct ControlRequest: Codable, Sendable {
     /// Absolute path.
     public var disk: String?
     public var keep: Bool?
+    /// Only if all blocks of the copy lie in their own places.
+    public var materialise: Bool?
     public var force: Bool?
     public var follow: Bool?
     /// The disk is a file that is to be made.

@@ -133,6 +133,8 @@ public struct StatusReport: Codable, Sendable {
         public var corrected: UInt64
         public var spared: UInt64
         public var sparesFree: UInt64
+        /// Blocks that lie in the spare pool.
+        public var remapped = 0
         public var badRanges: [[UInt64]] = []
         /// What a join would copy, in bytes; null: nothing, or nobody counts.
         public var missedBytes: UInt64?
@@ -174,6 +176,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(corrected, forKey: .corrected)
             try container.encode(spared, forKey: .spared)
             try container.encode(sparesFree, forKey: .sparesFree)
+            try container.encode(remapped, forKey: .remapped)
             try container.encode(badRanges, forKey: .badRanges)
             try container.encode(missedBytes, forKey: .missedBytes)
             try container.encode(replaces, forKey: .replaces)

@@ -6,18 +6,25 @@ package struct FoundPlex: Sendable {
     package var superblock: Superblock
     /// The verdict does not depend on them, but how much is copied does. Nil: not read.
     package var pages: FoundPages?
+    /// Nil: not read, or its superblock says that there is none.
+    package var remaps: RemapTable?
     package var copies: SuperblockCopies
 
     package init(
-        disk: Int, superblock: Superblock, pages: FoundPages? = nil, copies: SuperblockCopies = SuperblockCopies()
+        disk: Int, superblock: Superblock, pages: FoundPages? = nil, remaps: RemapTable? = nil,
+        copies: SuperblockCopies = SuperblockCopies()
     ) {
         self.disk = disk
         self.superblock = superblock
         self.pages = pages
+        self.remaps = remaps
         self.copies = copies
     }
 
     var record: Record { superblock.record }
+
+    /// Nobody knows which blocks of its data lie elsewhere.
+    package var lacksRemaps: Bool { superblock.isRemapped && remaps?.isDamaged ?? true }
 }
 
 /// A mirror that can be started, and who takes part.
@@ -28,8 +35,8 @@ package struct Assembly: Sendable {
     package var found: [PlexIndex: FoundPlex]
     /// In sync, and holding exactly the freshest record.
     package var current: PlexSet
-    /// Listed in sync by the freshest record, but their own superblock is older: they may lack something,
-    /// and are rebuilt (R4).
+    /// Listed in sync by the freshest record, but their own superblock is older, or their remap table can't be read: they
+    /// may lack something, and are rebuilt (R4).
     package var behind: PlexSet
     /// Present and in the middle of a rebuild.
     package var recovering: PlexSet
@@ -128,7 +135,7 @@ package func assemble(_ found: [FoundPlex], options: AssemblyOptions = AssemblyO
         }
         switch record[index].role {
         case .inSync:
-            if isCurrent(plex.record, leader: record, mutant: options.mutant) {
+            if isCurrent(plex.record, leader: record, mutant: options.mutant), !plex.lacksRemaps {
                 assembly.current.insert(index)
             } else {
                 assembly.behind.insert(index)

@@ -3,7 +3,7 @@ package import MirrorFormat
 /// Names an operation until its completion is reaped. Fits the 64 bits that io_uring carries.
 package struct DiskTag: Hashable, Sendable, BitwiseCopyable {
     package enum Owner: UInt8, Sendable, BitwiseCopyable {
-        case request, commit, eventLog, detach, bitmap
+        case request, commit, eventLog, detach, bitmap, sparing
     }
 
     package let raw: UInt64

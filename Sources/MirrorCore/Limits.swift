@@ -49,6 +49,8 @@ package struct Limits: Sendable {
     /// So many blocks written anew within that time put a plex at risk.
     package var correctedUntilAtRisk = 10
     package var correctedNanoseconds: UInt64 = 600_000_000_000
+    /// A plex whose bad blocks take longer than that to be put elsewhere is given up, if others have what it lacks.
+    package var sparingNanoseconds: UInt64 = 5_000_000_000
     /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.
     package var eventRing = 64
 

@@ -172,6 +172,26 @@ extension Mirror {
             }
     }
 
+    /// What a plex in sync did not take, and could put nowhere else, comes on record.
+    ///
+    /// - Returns: false: there is no room for that.
+    mutating func goOnWithout(_ blocks: [UInt64], _ plex: PlexIndex) -> Bool {
+        var bad = BadBlocks()
+        for range in record.badRanges(of: plex) {
+            for block in 0..<UInt64(range.blocks) { bad.insert(range.offset + block * Limits.blockBytes) }
+        }
+        for block in blocks { bad.insert(block) }
+        var listed = resync.uncopied
+        listed[Int(plex.value)] = bad
+        guard bad.offsets.count <= limits.blocksToGoWithout,
+            pieces(listed, besides: PlexSet(plex)) <= Record.badRangeCapacity
+        else { return false }
+        record.setBad(plex, blocks: bad.offsets)
+        for range in record.badRanges(of: plex) { listBad(range) }
+        lookForBadRanges()
+        return true
+    }
+
     /// What the plex goes without comes on record together with its being in sync.
     mutating func recordUncopied(_ plex: PlexIndex) {
         setBad(plex, resync.uncopied[Int(plex.value)].offsets)

@@ -11,8 +11,9 @@ package struct CommandID: Hashable, Sendable {
 
 /// What an administrator asks for at runtime.
 package enum Command: Sendable {
-    /// `break --keep`: the plex becomes a disk of its own, under this name.
-    case breakOff(PlexIndex, name: String)
+    /// `break --keep`: the plex becomes a disk of its own, under this name; if asked for, only if all its blocks lie in
+    /// their own places.
+    case breakOff(PlexIndex, name: String, mustBeWhole: Bool = false)
     /// `break --nokeep`: forget the plex, present or not.
     case remove(PlexIndex)
     case takeOffline(PlexIndex)
@@ -20,6 +21,11 @@ package enum Command: Sendable {
     /// replaces is forgotten, if it replaces one.
     case join(PlexIndex, Attachment, replacing: PlexIndex? = nil)
     case resync(ResyncOrder)
+    /// `clear`: the counters of a plex begin anew.
+    case clear(PlexIndex)
+    /// `reactivate`: a plex in sync whose disk is good again; what lies in its spare pool goes back, and what is bad is
+    /// tried again.
+    case reactivate(PlexIndex)
     case stop
 }
 
@@ -59,7 +65,7 @@ package enum Answer: Sendable, Equatable {
 /// The command that is being carried out. One at a time; others wait.
 struct RunningCommand {
     enum Step {
-        case draining, flushing, cleaning, recording(ticket: UInt64), detaching, ending
+        case puttingBack, draining, flushing, cleaning, recording(ticket: UInt64), detaching, ending
     }
 
     var id: CommandID
@@ -67,6 +73,8 @@ struct RunningCommand {
     var step: Step
     var detached: Record?
     var detachOutstanding = 0
+    /// Of a plex that is broken off: what can't be read natively.
+    var remaps: [RemapTable.Remap] = []
     /// Copies to be wiped when the present ones are.
     var detachNext: [Int] = []
     var detachFailed = false
@@ -91,7 +99,7 @@ extension Mirror {
         }
     }
 
-    private mutating func answer(_ answer: Answer) {
+    mutating func answer(_ answer: Answer) {
         guard let id = running?.id else { return }
         running = nil
         answers.append((id, answer))
@@ -118,7 +126,9 @@ extension Mirror {
             return
         }
         switch command {
-        case .breakOff(let plex, let name): beginBreak(plex, name: name)
+        case .breakOff(let plex, let name, _): beginBreak(plex, name: name)
+        case .clear(let plex): clear(plex)
+        case .reactivate(let plex): beginReactivating(plex)
         case .remove(let plex): beginRemove(plex)
         case .takeOffline(let plex): beginOffline(plex)
         case .join(let plex, let attachment, let replaced): beginJoin(plex, attachment, replacing: replaced)
@@ -173,12 +183,27 @@ extension Mirror {
                 ))
             return
         }
+        running?.step = .puttingBack
+        beginPuttingBack(plex)
+    }
+
+    /// What could be put back is. The rest is told, or is too much.
+    mutating func breakPutBack(_ plex: PlexIndex, mustBeWhole: Bool) {
+        let left = remaps(of: plex)
+        if working.contains(plex), mustBeWhole, let first = left.first {
+            answer(
+                .refused(
+                    "\(left.count) blocks of plex \(plex) lie in its spare pool and can't be put back, the first at \(first.block * Limits.blockBytes): natively it would not be read right there; without --materialise it is broken off nevertheless"
+                ))
+            return
+        }
+        running?.step = .draining
         holdsMutations = mutant != .breakWithoutDrain
         breakDrained()
     }
 
     private mutating func breakDrained() {
-        guard case .breakOff(let plex, _) = running?.command, case .draining = running?.step else { return }
+        guard case .breakOff(let plex, _, _) = running?.command, case .draining = running?.step else { return }
         guard mutationsInFlight == 0 || mutant == .breakWithoutDrain else { return }
         guard working.contains(plex), working.count > 1 else {
             // Expelled while the writes ended: its disk may be closed already. The step is over before writes
@@ -193,9 +218,14 @@ extension Mirror {
     }
 
     mutating func breakFlushed(_ plex: PlexIndex, succeeded: Bool) {
-        guard case .breakOff(let wanted, let name) = running?.command, wanted == plex, case .flushing = running?.step
+        guard case .breakOff(let wanted, let name, _) = running?.command, wanted == plex, case .flushing = running?.step
         else { return }
         running?.step = .ending
+        if case .breakOff(_, _, true) = running?.command, working.contains(plex), !remaps(of: plex).isEmpty {
+            letMutationsGo()
+            answer(.failed("plex \(plex) had to put blocks into its spare pool meanwhile, and was not broken off"))
+            return
+        }
         guard succeeded, working.contains(plex), working.count > 1 else {
             letMutationsGo()
             answer(.failed("plex \(plex) could not be flushed; it is not a consistent copy and was not broken off"))
@@ -225,6 +255,9 @@ extension Mirror {
             mirror: MirrorUUID(entropy.nextUUID()), name: name, dataBytes: record.dataBytes,
             regionBytes: record.regionBytes, generation: Generation(entropy.nextUUID()),
             members: [Member(uuid: record[plex].uuid, role: .inSync)], time: now.unixNanoseconds)
+        own.members[0].isRemapped = !remaps(of: plex).isEmpty
+        let left = remaps(of: plex)
+        running?.remaps = left
         own.parent = Record.Ancestry(mirror: record.mirror, generation: record.generation, epoch: record.epoch)
         running?.detached = own
     }
@@ -287,11 +320,21 @@ extension Mirror {
         }
     }
 
+    /// What lies in the spare pool of a copy, for whoever mounts it without this program.
+    private func remapWarning(_ remaps: [RemapTable.Remap]) -> String {
+        guard !remaps.isEmpty else { return "" }
+        let places = remaps.prefix(16).map { "\($0.block * Limits.blockBytes)" }.joined(separator: ", ")
+        let more = remaps.count > 16 ? " and \(remaps.count - 16) more (plexus examine lists them)" : ""
+        return
+            "; serve it with Plexus, do not mount it as it is: blocks of \(Limits.blockBytes) bytes at \(places)\(more) lie in its spare pool"
+    }
+
     private mutating func finishDetach(_ plex: PlexIndex) {
         guard let command = running?.command, let failed = running?.detachFailed else { return }
         release(plex)
         switch command {
-        case .breakOff(_, let name):
+        case .breakOff(_, let name, _):
+            let warning = remapWarning(running?.remaps ?? [])
             log(.brokenOff, plex: plex, text: failed ? "not writable any more" : "is now the disk \(name)")
             if failed {
                 answer(
@@ -299,7 +342,7 @@ extension Mirror {
                         "plex \(plex) is out of mirror \(record.name), but its own superblock could not be written; its data is complete"
                     ))
             } else {
-                answer(.done("plex \(plex) is broken off: a consistent copy under the name \(name)"))
+                answer(.done("plex \(plex) is broken off: a consistent copy under the name \(name)\(warning)"))
             }
         case .remove:
             if failed {
@@ -307,7 +350,7 @@ extension Mirror {
             } else {
                 answer(.done("plex \(plex) is forgotten"))
             }
-        case .takeOffline, .join, .resync, .stop: break
+        case .takeOffline, .join, .resync, .clear, .reactivate, .stop: break
         }
     }
 
@@ -398,6 +441,7 @@ extension Mirror {
             member.readErrors = old.readErrors
             member.writeErrors = old.writeErrors
             member.corrected = old.corrected
+            member.spared = old.spared
             member.missedWriteMap = old.missedWriteMap
         } else if case .evidence = basis {
             basis = .everything("it takes the place of another disk")
@@ -411,7 +455,7 @@ extension Mirror {
         }
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
-        plexes[Int(plex.value)].attachment = attachment
+        attach(plex, attachment)
         commit.forget(plex)
         planCopy(plex, basis)
         leaveOutNumbers(plex)
@@ -422,7 +466,7 @@ extension Mirror {
     }
 
     /// The command goes on when all that it changed is on record.
-    private mutating func awaitRecord() {
+    mutating func awaitRecord() {
         let ticket = wantCommit()
         running?.step = .recording(ticket: ticket)
     }
@@ -476,7 +520,8 @@ extension Mirror {
         let isStopWaiting = waitingCommands.contains { if case .stop = $0.1 { true } else { false } }
         guard isStopWaiting, let running else { return }
         switch running.step {
-        case .draining, .recording:
+        case .puttingBack, .draining, .recording:
+            repairs.puttingBack = nil
             holdsMutations = false
             answer(.failed("the state could not be recorded on any plex; given up for the stop"))
         case .flushing, .cleaning, .detaching, .ending: break
@@ -485,6 +530,7 @@ extension Mirror {
 
     /// The record can't be written any more: leave without the clean mark, and without a promise.
     private mutating func abandonStop() {
+        while sparing.job != nil, !sparing.isInFlight { abandonSparing() }
         // The end of one may let another go on, to where it waits for the same.
         while let index = slots.firstIndex(where: { Self.waitsForRecord($0) }) {
             gateQueue = SlotQueue()
@@ -504,7 +550,7 @@ extension Mirror {
         switch slot.step {
         case .parked, .gate, .failureRecord, .pinRecord, .healRecord, .promotionWait, .held, .retryWait:
             slot.kind != .free
-        case .idle, .lock, .reading, .edgeRead, .fanOut: false
+        case .idle, .lock, .reading, .edgeRead, .fanOut, .sparing: false
         }
     }
 
@@ -520,7 +566,7 @@ extension Mirror {
     mutating func commandAfterCommit(round: UInt64) {
         guard let running, case .recording(let ticket) = running.step, ticket <= round else { return }
         switch running.command {
-        case .breakOff(let plex, _): beginDetach(plex)
+        case .breakOff(let plex, _, _): beginDetach(plex)
         case .remove(let plex): beginDetach(plex)
         case .takeOffline(let plex):
             release(plex)
@@ -535,7 +581,8 @@ extension Mirror {
             } else {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }
-        case .resync: break
+        case .clear(let plex): answer(.done("the counters of plex \(plex) begin anew"))
+        case .resync, .reactivate: break
         case .stop:
             finishStop(
                 record.isClean ? "" : "stopped, but not every plex could be made equal; the next start will resync")

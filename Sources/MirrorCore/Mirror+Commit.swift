@@ -242,6 +242,7 @@ extension Mirror {
         gateAfterCommit(round: round)
         settlePages()
         cleaningGoesOn()
+        sparingAfterCommit(round: round)
         wakeSlots(round: round)
         tryOpen()
         commandAfterCommit(round: round)
@@ -279,6 +280,7 @@ extension Mirror {
         case .eventLog: encodeEventBlock(operation, into: &bytes)
         case .detach: encodeDetached(operation, into: &bytes)
         case .bitmap: encodePage(operation, into: &bytes)
+        case .sparing: encodeRemapPage(operation, into: &bytes)
         case .request: preconditionFailure("requests write no metadata")
         }
     }

@@ -192,7 +192,7 @@ extension Mirror {
                 submitRead(index)
             case .healRecord where slots[index].ticket <= round: acknowledge(index)
             case .promotionWait: promotionEnded(index)
-            case .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord, .pinRecord,
+            case .sparing, .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord, .pinRecord,
                 .healRecord:
                 break
             }

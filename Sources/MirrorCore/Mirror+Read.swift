@@ -183,7 +183,8 @@ extension Mirror {
     mutating func startAllocation(_ index: Int) {
         let request = slots[index].request
         guard isEqual(offset: request.offset, length: request.length),
-            let plex = chooseSource(offset: request.offset, length: request.length, tried: .empty)
+            let plex = chooseSource(offset: request.offset, length: request.length, tried: .empty),
+            !hasRemap(plex, offset: request.offset, length: request.length)
         else {
             finish(index, .allAllocated)
             return

@@ -26,7 +26,10 @@ extension Mirror {
         guard !repairs.isPumping else { return }
         repairs.isPumping = true
         while repairs.slot == nil, mayRepair, let suspect = repairs.next() {
-            guard working.contains(suspect.plex), working.count > 1 else { continue }
+            guard working.contains(suspect.plex), working.count > 1 || suspect.isPutBack else {
+                if suspect.isPutBack { putNextBack() }
+                continue
+            }
             if suspect.isBad, suspect.end - suspect.start > Limits.blockBytes {
                 repairs.halve(suspect)
             } else {
@@ -49,6 +52,7 @@ extension Mirror {
             buffer: .window(window))
         slots[index].windowTargets = PlexSet(suspect.plex)
         slots[index].isProbe = !suspect.isBad
+        slots[index].isPutBack = suspect.isPutBack
         resync.windows[window] = Resync.Window(slot: index, isUsed: true)
         repairs.window = window
         repairs.slot = index
@@ -64,7 +68,7 @@ extension Mirror {
     mutating func startRepair(_ index: Int) {
         let request = slots[index].request
         let plex = subject(index)
-        guard working.contains(plex), working.count > 1, phase == .running, !holdsMutations,
+        guard working.contains(plex), working.count > 1 || slots[index].isPutBack, phase == .running, !holdsMutations,
             // Where plexes may differ all are about to be written anyway.
             isEqual(offset: request.offset, length: request.length)
         else {
@@ -104,7 +108,7 @@ extension Mirror {
 
     /// The region's bit is set: nobody but this one touches the block.
     mutating func startRepairCopy(_ index: Int) {
-        slots[index].tried = slots[index].windowTargets
+        if !slots[index].isPutBack { slots[index].tried = slots[index].windowTargets }
         startRead(index)
     }
 
@@ -125,16 +129,20 @@ extension Mirror {
     mutating func repairHasNoSource(_ index: Int) {
         let request = slots[index].request
         // Or those that can may not be asked, for plexes have begun to differ.
-        if isEqual(offset: request.offset, length: request.length) { noteBad(subject(index), request.offset) }
+        if isEqual(offset: request.offset, length: request.length), !slots[index].isPutBack { noteBad(subject(index), request.offset) }
         endRepair(index)
     }
 
     mutating func repairWritten(_ index: Int) {
         let plex = subject(index)
+        if slots[index].isPutBack { return puttingBackWritten(index, plex) }
         let offset = slots[index].request.offset
         let failure = plexes[Int(plex.value)].lastFailure
         if !working.contains(plex) {
             // It left meanwhile.
+        } else if !slots[index].failed.contains(plex), slots[index].isSpared {
+            countCorrected(plex)
+            heal(PlexSet(plex).subtracting(slots[index].lacking), slots[index].transfer)
         } else if !slots[index].failed.contains(plex) {
             corrected(index, plex, offset)
         } else {
@@ -151,15 +159,26 @@ extension Mirror {
     }
 
     private mutating func corrected(_ index: Int, _ plex: PlexIndex, _ offset: UInt64) {
-        let position = Int(plex.value)
-        plexes[position].badBlocks.remove(offset..<offset + Limits.blockBytes)
-        plexes[position].badBlocks.countCorrected(at: now.nanoseconds, limits)
+        plexes[Int(plex.value)].badBlocks.remove(offset..<offset + Limits.blockBytes)
+        countCorrected(plex)
         heal(PlexSet(plex), slots[index].transfer)
         record[plex].corrected += 1
         hasNewCounters = true
         log(
             .corrected, plex: plex, offset: offset, length: Limits.blockBytes,
             text: "written anew on plex \(plex) and read back")
+    }
+
+    /// At the start: a disk that was wearing out when the last server stopped still is.
+    mutating func adoptCorrected(_ events: [EventRecord]) {
+        for event in events where event.code == .corrected || event.code == .spared {
+            guard let plex = event.plex, working.contains(plex) else { continue }
+            plexes[Int(plex.value)].badBlocks.countCorrected(at: event.time, limits)
+        }
+    }
+
+    private mutating func countCorrected(_ plex: PlexIndex) {
+        plexes[Int(plex.value)].badBlocks.countCorrected(at: now.unixNanoseconds, limits)
     }
 
     private mutating func noteBad(_ plex: PlexIndex, _ offset: UInt64, _ failure: DiskFailure? = nil) {
@@ -180,11 +199,13 @@ extension Mirror {
     /// The mirror is being stopped, and the repair waits for a record that can't be written.
     mutating func giveUpRepair(_ index: Int) { endRepair(index) }
 
-    private mutating func endRepair(_ index: Int) {
+    mutating func endRepair(_ index: Int) {
+        let isPutBack = slots[index].isPutBack
         repairs.slot = nil
         resync.windows[repairs.window].isUsed = false
         if slots[index].countsAsMutation { mutationsInFlight -= 1 }
         freeSlot(index)
+        if isPutBack { putNextBack() }
         pumpRepairs()
         pumpResync()
         drained()
@@ -193,7 +214,7 @@ extension Mirror {
     /// Clients have written over blocks that could not be read.
     mutating func overwritten(_ index: Int) {
         let transfer = slots[index].transfer
-        for plex in slots[index].good.members where !plexes[Int(plex.value)].badBlocks.isEmpty {
+        for plex in slots[index].good.subtracting(slots[index].lacking).members where !plexes[Int(plex.value)].badBlocks.isEmpty {
             plexes[Int(plex.value)].badBlocks.remove(transfer.offset..<transfer.offset + transfer.length)
         }
     }

@@ -143,7 +143,8 @@ extension Mirror {
     mutating func windowWritten(_ index: Int) {
         expelAll(slots[index].failed, for: index)
         heal(
-            slots[index].windowTargets.union(slots[index].good).subtracting(slots[index].failed),
+            slots[index].windowTargets.union(slots[index].good).subtracting(slots[index].failed).subtracting(
+                slots[index].lacking),
             slots[index].transfer)
         resync.count(slots[index].request.length, at: now.nanoseconds)
         endWindow(index, isCopied: true)

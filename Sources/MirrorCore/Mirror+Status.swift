@@ -34,6 +34,9 @@ package struct MirrorStatus: Sendable {
         package var operationsInFlight: Int
         /// In bytes: what can be neither read nor written anew.
         package var badRanges: [(offset: UInt64, length: UInt64)]
+        /// Blocks that lie in the spare pool, and how many more it has room for; 0: the disk is not open.
+        package var remapped: Int
+        package var sparesFree: Int
     }
 
     package var state: State
@@ -127,7 +130,8 @@ extension Mirror {
             isOpen: plexes[Int(plex.value)].attachment != nil,
             isAtRisk: isAtRisk, missedRegions: missedRegions(plex),
             operationsInFlight: plexes[Int(plex.value)].inFlight,
-            badRanges: plexes[Int(plex.value)].badBlocks.ranges)
+            badRanges: plexes[Int(plex.value)].badBlocks.ranges,
+            remapped: plexes[Int(plex.value)].remaps.remaps.count, sparesFree: plexes[Int(plex.value)].remaps.freeSlots)
     }
 
     /// What its disk does not read, or not for long any more.
@@ -141,9 +145,9 @@ extension Mirror {
             return
                 "\(blocks.offsets.count) blocks of \(Limits.blockBytes) bytes can neither be read nor written anew, the first at \(first)"
         }
-        guard blocks.isWearingOut(at: now.nanoseconds, limits) else { return nil }
+        guard blocks.isWearingOut(at: now.unixNanoseconds, limits) else { return nil }
         return
-            "\(limits.correctedUntilAtRisk) blocks or more had to be written anew within \(limits.correctedNanoseconds / 60_000_000_000) minutes"
+            "\(limits.correctedUntilAtRisk) blocks or more had to be written anew or put elsewhere within \(limits.correctedNanoseconds / 60_000_000_000) minutes"
     }
 
     /// What is in its map, or will be when intent bits are cleared.

@@ -164,6 +164,9 @@ extension Mirror {
     mutating func fanOut(_ index: Int, to targets: PlexSet) {
         slots[index].step = .fanOut
         slots[index].failed = .empty
+        slots[index].failedByMedia = .empty
+        slots[index].isSpared = false
+        slots[index].lacking = .empty
         slots[index].transients = 0
         guard !targets.isEmpty else {
             fanOutFinished(index)
@@ -182,7 +185,7 @@ extension Mirror {
     func operation(_ index: Int, _ plex: PlexIndex) -> DiskOperation {
         let transfer = slots[index].transfer
         let done = slots[index].progress[Int(plex.value)]
-        return DiskOperation(
+        let whole = DiskOperation(
             tag: DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
             plex: plex, kind: transfer.kind, isDurable: transfer.isDurable,
             isSparse: slots[index].kind == .resyncWindow && !slots[index].windowEqualises,
@@ -190,6 +193,8 @@ extension Mirror {
             buffer: slots[index].request.buffer,
             bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
             length: transfer.length - done, request: slots[index].request.id)
+        // What is put back is written where it belongs.
+        return hasRemaps && !(slots[index].isPutBack && transfer.kind == .write) ? mapped(whole) : whole
     }
 
     private func isVerified(_ kind: Slot.Kind) -> Bool {
@@ -210,10 +215,20 @@ extension Mirror {
         switch result {
         case .transferred(let bytes):
             let transfer = slots[index].transfer
-            guard transfer.kind == .read || transfer.kind == .write else { break }
+            let moves = transfer.kind == .read || transfer.kind == .write
+            guard moves || hasRemaps else { break }
             let position = Int(plex.value)
             let left = transfer.length - slots[index].progress[position]
-            if bytes < left {
+            let asked = hasRemaps ? operation(index, plex).length : left
+            if asked < left, bytes >= asked || !moves {
+                // Behind a block that lies elsewhere, or before one.
+                slots[index].progress[position] += asked
+                if mayContinue {
+                    submit(operation(index, plex))
+                    return
+                }
+                failure = .truncated
+            } else if moves, bytes < asked {
                 // A short transfer is legal; one that moves nothing means that the backing ends here.
                 let whole = bytes & ~(Limits.blockBytes - 1)
                 slots[index].progress[position] += whole
@@ -240,6 +255,7 @@ extension Mirror {
             if let failure {
                 plexes[Int(plex.value)].lastFailure = failure
                 slots[index].failed.insert(plex)
+                if isBadBlock(failure) { slots[index].failedByMedia.insert(plex) }
                 slots[index].good.remove(plex)
             } else if mutant == .forgetFragmentError {
                 slots[index].failed = .empty
@@ -247,9 +263,14 @@ extension Mirror {
             }
             if slots[index].pending.isEmpty { fanOutFinished(index) }
         case .idle, .held, .lock, .gate, .parked, .retryWait, .failureRecord, .pinRecord, .healRecord,
-            .promotionWait:
+            .promotionWait, .sparing:
             preconditionFailure("no operation can be in flight in this step")
         }
+    }
+
+    /// What was written can't be read, or can't be written: this range of this disk.
+    private func isBadBlock(_ failure: DiskFailure) -> Bool {
+        failure.kind == .media || failure.kind == .differs && failure.errorNumber != 0
     }
 
     /// A flush that a write brought along failed (R8). Nothing that a later one says can be believed.
@@ -295,8 +316,9 @@ extension Mirror {
 
     // MARK: after the fan-out
 
-    private mutating func fanOutFinished(_ index: Int) {
+    mutating func fanOutFinished(_ index: Int) {
         let failed = slots[index].failed
+        if !failed.isEmpty, !isFailureShared(index), beginSparing(index) { return }
         switch slots[index].kind {
         case .free: preconditionFailure("a free slot has no fan-out")
         case .internalFlush:
@@ -327,6 +349,12 @@ extension Mirror {
         } else {
             failedEverywhere(index)
         }
+    }
+
+    /// A client's request failed on all good plexes, and perhaps on what they share: it is tried again first.
+    private func isFailureShared(_ index: Int) -> Bool {
+        slots[index].kind == .client && slots[index].good.intersection(working).isEmpty && working.count > 1
+            && slots[index].commonFailures < limits.commonFailureRetries
     }
 
     /// In sync but for the record that says so.
@@ -371,7 +399,7 @@ extension Mirror {
         switch slots[index].request.kind {
         case .write, .zeroes, .trim:
             if hasBadBlocks { overwritten(index) }
-            heal(slots[index].good, slots[index].transfer)
+            heal(slots[index].good.subtracting(slots[index].lacking), slots[index].transfer)
             advance(index)
         case .read: equaliseBehindRead(index)
         case .flush: acknowledge(index)

@@ -38,7 +38,7 @@ package enum Effect: Sendable, BitwiseCopyable {
 ///
 /// One file per concern: `Mirror+Requests` (admission, lock), `+Intent` (dirty before data), `+Pages` (writing the
 /// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling),
-/// `+Commit` (the record), `+Joining` (who is copied to, and how much), `+Resync`, `+Commands`, `+Events`, `+Status`.
+/// `+Repair`, `+Sparing`, `+Remaps` (bad blocks), `+BadRanges` (what a plex lacks), `+Commit` (the record), `+Joining` (who is copied to, and how much), `+Resync`, `+Commands`, `+Events`, `+Status`.
 package struct Mirror: ~Copyable {
     enum Phase: UInt8 {
         case opening, running, stopping, stopped
@@ -101,6 +101,9 @@ package struct Mirror: ~Copyable {
     var repairs = Repairs()
     /// Of some plex in use; looked at for each request.
     var hasBadBlocks = false
+    var sparing = Sparing()
+    /// Some plex in use has blocks in its spare pool; looked at for each operation.
+    var hasRemaps = false
     /// Something on record that a plex does not hold.
     var hasBadRanges = false
     /// The round of the record that says what was healed last; nil: it is durable.
@@ -146,6 +149,7 @@ package struct Mirror: ~Copyable {
         eventLog = EventLog(capacity: limits.eventRing, recent: recentEvents)
         adopt(assembly)
         adoptBadRanges()
+        adoptCorrected(recentEvents)
     }
 
     package var isStopped: Bool { phase == .stopped }
@@ -211,6 +215,7 @@ package struct Mirror: ~Copyable {
         case .eventLog: eventLogCompleted(tag, result)
         case .detach: detachCompleted(tag, result)
         case .bitmap: pageCompleted(tag, result)
+        case .sparing: sparingCompleted(tag, result)
         }
         releaseIfIdle(tag.plex)
     }
@@ -225,6 +230,7 @@ package struct Mirror: ~Copyable {
         retryCommit()
         cleanIfIdle()
         recordCounters()
+        retrySparing()
         retryRepairs()
         pumpResync()
         forgetReplaced()

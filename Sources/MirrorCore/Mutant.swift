@@ -85,4 +85,10 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case badRangeServed
     /// A write to what a plex does not hold is acknowledged before it is on record that it does now.
     case healedTooEarly
+    /// After a start blocks that lie in the spare pool are looked for in their own places.
+    case remapForgotten
+    /// A write is acknowledged before the table says where the block lies.
+    case remapNotWritten
+    /// The first block is put into the spare pool before it is on record that there is a table.
+    case remapUnannounced
 }

@@ -10,6 +10,8 @@ package struct Attachment: Sendable {
     package var basis: JoinBasis
     /// Of its superblock; torn ones are wiped before the next update, see `Mirror.wipeTornCopies`.
     package var copies: SuperblockCopies
+    /// Nil: it has none that counts.
+    package var remaps: RemapTable?
 
     package init(
         uuid: PlexUUID, layout: Layout, sequence: UInt64, basis: JoinBasis,
@@ -23,10 +25,16 @@ package struct Attachment: Sendable {
         self.copies = copies
     }
 
-    package init(_ superblock: Superblock, basis: JoinBasis, copies: SuperblockCopies = SuperblockCopies()) {
+    /// - Parameter remaps: nil: not read, or the superblock says that there is none.
+    package init(
+        _ superblock: Superblock, basis: JoinBasis, remaps: RemapTable? = nil,
+        copies: SuperblockCopies = SuperblockCopies()
+    ) {
+        let isLost = superblock.isRemapped && remaps?.isDamaged ?? true
         self.init(
-            uuid: superblock.plex, layout: superblock.layout, sequence: superblock.sequence, basis: basis,
-            copies: copies)
+            uuid: superblock.plex, layout: superblock.layout, sequence: superblock.sequence,
+            basis: isLost ? .everything("its remap table can't be read") : basis, copies: copies)
+        if superblock.isRemapped, !isLost { self.remaps = remaps }
     }
 }
 
@@ -58,6 +66,8 @@ struct Plex {
     var joinMark: UInt64 = 0
     var isProven = false
     var badBlocks = BadBlocks()
+    /// Blocks that lie in the spare pool.
+    var remaps = RemapTable(slotCount: 0)
 }
 
 extension Assembly {
@@ -161,6 +171,7 @@ extension Mirror {
         for plex in joining.members {
             guard let found = assembly.found[plex] else { continue }
             var basis = JoinBasis(found.superblock, found.pages, joining: record)
+            if found.lacksRemaps { basis = .everything("its remap table can't be read") }
             if assembly.losers.contains(plex) {
                 basis = basisOfLoser(plex, found, basis)
                 log(.splitBrain, plex: plex, text: "resolved: what plex \(plex) wrote alone is overwritten")
@@ -198,10 +209,21 @@ extension Mirror {
 
     private mutating func attach(_ plex: PlexIndex, _ assembly: Assembly) {
         guard let found = assembly.found[plex] else { preconditionFailure("a participant was not found") }
-        plexes[Int(plex.value)].attachment = Attachment(
-            found.superblock, basis: .everything("it was in use"), copies: found.copies)
+        attach(
+            plex,
+            Attachment(
+                found.superblock, basis: .everything("it was in use"), remaps: found.remaps, copies: found.copies))
         leaveOutNumbers(plex)
         plexes[Int(plex.value)].eventsThrough = eventLog.lastSequence
+    }
+
+    /// The disk is there; what its own superblock says of a remap table holds.
+    mutating func attach(_ plex: PlexIndex, _ attachment: Attachment) {
+        plexes[Int(plex.value)].attachment = attachment
+        let found = mutant == .remapForgotten ? nil : attachment.remaps
+        plexes[Int(plex.value)].remaps = found ?? RemapTable(attachment.layout)
+        record[plex].isRemapped = attachment.remaps != nil
+        lookForRemaps()
     }
 
     /// The last server may have been cut off in the middle of the next update, and so may the one before: sectors of

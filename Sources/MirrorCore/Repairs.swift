@@ -8,6 +8,8 @@ struct Repairs {
         var end: UInt64
         /// Reading it failed; otherwise that is to be found out.
         var isBad: Bool
+        /// It is to come out of the spare pool.
+        var isPutBack = false
     }
 
     /// Beyond these nothing is noted: it is found again by whoever reads there next.
@@ -20,6 +22,7 @@ struct Repairs {
     /// The resync window whose buffer it has.
     var window = 0
     var isPumping = false
+    var puttingBack: PuttingBack?
 
     func covers(_ plex: PlexIndex, _ start: UInt64, _ end: UInt64) -> Bool {
         suspects.contains { $0.plex == plex && $0.start <= start && $0.end >= end }
@@ -54,7 +57,7 @@ struct BadBlocks {
     private(set) var offsets: [UInt64] = []
     /// When they are tried again.
     var retryAt: UInt64 = 0
-    /// Of the last blocks that were written anew, oldest first.
+    /// When the last blocks were written anew, or put into the spare pool: nanoseconds since 1970, oldest first.
     private var corrected: [UInt64] = []
 
     var isEmpty: Bool { offsets.isEmpty }
@@ -77,14 +80,17 @@ struct BadBlocks {
         Record.runs(of: offsets).map { ($0.lowerBound, $0.upperBound - $0.lowerBound) }
     }
 
-    mutating func countCorrected(at nanoseconds: UInt64, _ limits: Limits) {
-        corrected.append(nanoseconds)
+    mutating func countCorrected(at unixNanoseconds: UInt64, _ limits: Limits) {
+        corrected.append(unixNanoseconds)
         if corrected.count > limits.correctedUntilAtRisk { corrected.removeFirst() }
     }
 
     /// So many blocks had to be written anew in so short a time that more will follow.
-    func isWearingOut(at nanoseconds: UInt64, _ limits: Limits) -> Bool {
+    func isWearingOut(at unixNanoseconds: UInt64, _ limits: Limits) -> Bool {
         guard corrected.count >= limits.correctedUntilAtRisk, let oldest = corrected.first else { return false }
-        return nanoseconds - oldest < limits.correctedNanoseconds
+        // A clock that was set back makes nothing younger.
+        return oldest > unixNanoseconds || unixNanoseconds - oldest < limits.correctedNanoseconds
     }
+
+    mutating func forgetCorrected() { corrected = [] }
 }

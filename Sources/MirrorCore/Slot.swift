@@ -37,6 +37,8 @@ struct Slot {
         case retryWait
         /// An error that is told only when a record is durable.
         case failureRecord
+        /// Failed on some plexes by bad blocks; these are being put elsewhere.
+        case sparing
         /// Done on disk; the reply waits for the record that says who holds it now.
         case healRecord
         /// Reading goes on when the record names another source.
@@ -73,6 +75,12 @@ struct Slot {
     /// Where every fragment so far succeeded. Meaningful from the first fan-out on.
     var good = PlexSet.empty
     var failed = PlexSet.empty
+    /// Of these, by a bad block.
+    var failedByMedia = PlexSet.empty
+    /// Spared what could be: what failed now has failed.
+    var isSpared = false
+    /// Hold it but for blocks that are on record as bad.
+    var lacking = PlexSet.empty
     /// Where a read was tried in vain.
     var tried = PlexSet.empty
     var source: PlexIndex?
@@ -97,6 +105,8 @@ struct Slot {
     var windowEqualises = false
     /// Of a repair: only finds out whether the plex can read it.
     var isProbe = false
+    /// Of a repair: the block comes out of the spare pool.
+    var isPutBack = false
     /// Of a read: some plex failed, and not by a bad block.
     var failedOtherwise = false
     /// Of a read: where all that is wanted ends, and what is being read at present.

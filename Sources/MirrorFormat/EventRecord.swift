@@ -10,6 +10,9 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
     case resyncPaused = 6
     case readError = 7
     case badBlock = 8
+    case sparing = 9
+    case spared = 10
+    case spareFailed = 11
     case corrected = 12
     case splitBrain = 14
     case startedDegraded = 15
@@ -19,6 +22,7 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
     case resumed = 19
     case clientRefused = 20
     case offline = 21
+    case cleared = 26
 
     package var text: String {
         switch self {
@@ -30,6 +34,9 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
         case .resyncPaused: "RESYNC_PAUSED"
         case .readError: "READ_ERROR"
         case .badBlock: "BAD_BLOCK"
+        case .sparing: "SPARING"
+        case .spared: "SPARED"
+        case .spareFailed: "SPARE_FAILED"
         case .corrected: "CORRECTED"
         case .splitBrain: "SPLIT_BRAIN"
         case .startedDegraded: "STARTED_DEGRADED"
@@ -39,6 +46,7 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
         case .resumed: "RESUMED"
         case .clientRefused: "CLIENT_REFUSED"
         case .offline: "PLEX_OFFLINE"
+        case .cleared: "CLEARED"
         }
     }
 }

@@ -117,10 +117,11 @@ package struct Layout: Sendable, Equatable {
 
     /// For the simulator, which needs many regions and several pages on a disk of some blocks.
     package init(
-        tinyDisk diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64, bitsPerPage: UInt64
+        tinyDisk diskBytes: UInt64, dataBytes: UInt64, regionBytes: UInt64, spareBytes: UInt64 = 0, bitsPerPage: UInt64
     ) throws(LayoutError) {
         try self.init(
-            diskBytes: diskBytes, dataBytes: dataBytes, region: regionBytes, spareBytes: 0, bitsPerPage: bitsPerPage)
+            diskBytes: diskBytes, dataBytes: dataBytes, region: regionBytes, spareBytes: spareBytes,
+            bitsPerPage: bitsPerPage)
     }
 
     private init(

@@ -87,6 +87,8 @@ package struct Member: Sendable, Hashable, BitwiseCopyable {
     package var writeErrors: UInt64
     package var corrected: UInt64
     package var spared: UInt64
+    /// Some blocks lie elsewhere: the remap table on its disk says which (`RemapTable`).
+    package var isRemapped: Bool
     /// The plex that is forgotten as soon as this one is in sync.
     package var replaces: PlexIndex?
 
@@ -99,6 +101,7 @@ package struct Member: Sendable, Hashable, BitwiseCopyable {
         writeErrors = 0
         corrected = 0
         spared = 0
+        isRemapped = false
         replaces = nil
     }
 

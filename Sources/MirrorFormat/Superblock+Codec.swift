@@ -4,7 +4,7 @@ internal import Bytes
 ///
 /// Member, 88 bytes: 16 plex UUID, 1 role, 1 missed-write map (255: none), 1 failed operation, 1 plex that it replaces
 /// (plus one; 0: none), 4 error number, 8 offset of the failure, 8 time of it, 8 zero, 8 read errors, 8 write errors,
-/// 8 corrected, 8 spared, 8 zero.
+/// 8 corrected, 8 spared, 1 has a remap table (0 or 1), 7 zero.
 ///
 /// Missed-write map of a member, 32 bytes: 8 id, 8 epoch, 8 last clear, 1 starts full (0 or 1), 7 zero.
 ///
@@ -34,6 +34,7 @@ extension Superblock {
         bytes.storeLittleEndian(Self.formatMinor, at: 10)
         let features =
             (tracksWrites ? Self.writeTracking : 0) | (record.badRanges.isEmpty ? 0 : Self.badRangeList)
+            | (record.members.contains(where: \.isRemapped) ? Self.remapping : 0)
         bytes.storeLittleEndian(features, at: 32)
         bytes.storeLittleEndian(UInt8(copy), at: 40)
         bytes.storeLittleEndian(UInt8(layout.areas.count), at: 41)
@@ -93,6 +94,7 @@ extension Superblock {
             bytes.storeLittleEndian(member.writeErrors, at: base + 56)
             bytes.storeLittleEndian(member.corrected, at: base + 64)
             bytes.storeLittleEndian(member.spared, at: base + 72)
+            bytes.storeLittleEndian(UInt8(member.isRemapped ? 1 : 0), at: base + 80)
             guard let map = member.missedWriteMap else { continue }
             let entry = Self.mapTable + index * Self.mapBytes
             bytes.storeLittleEndian(map.id, at: entry)
@@ -241,6 +243,9 @@ extension Superblock {
             member.writeErrors = min(bytes.loadLittleEndian(at: base + 56), maximumCount)
             member.corrected = min(bytes.loadLittleEndian(at: base + 64), maximumCount)
             member.spared = min(bytes.loadLittleEndian(at: base + 72), maximumCount)
+            let remapped = bytes.loadLittleEndian(at: base + 80, as: UInt8.self)
+            guard remapped <= 1 else { throw .inconsistent("member \(index) is remapped \(remapped)") }
+            member.isRemapped = remapped == 1
             members.append(member)
         }
         return members

@@ -47,7 +47,9 @@ package struct Superblock: Sendable, Equatable {
     package static let writeTracking: UInt64 = 1
     /// Some plexes do not hold everything: `Record.badRanges`.
     package static let badRangeList: UInt64 = 2
-    package static let knownIncompatible: UInt64 = writeTracking | badRangeList
+    /// Of some plexes blocks lie in the spare pool: `RemapTable`.
+    package static let remapping: UInt64 = 4
+    package static let knownIncompatible: UInt64 = writeTracking | badRangeList | remapping
     /// Above this no count that grows one by one can be genuine: a million a second take 146,000 years. Whoever counts
     /// on from what a disk says must not run into the end of the integers.
     package static let maximumCount: UInt64 = 1 << 62
@@ -81,6 +83,9 @@ package struct Superblock: Sendable, Equatable {
         self.layout = layout
         self.writer = writer
     }
+
+    /// Its disk has a remap table that counts.
+    package var isRemapped: Bool { record.index(of: plex).map { record[$0].isRemapped } ?? false }
 
     /// The two copies that update number `sequence` writes.
     package static func copies(ofSequence sequence: UInt64) -> (Int, Int) { sequence % 2 == 0 ? (0, 2) : (1, 3) }

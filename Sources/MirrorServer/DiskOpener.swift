@@ -86,6 +86,8 @@ struct OpenedDisk: Sendable {
     var copies = SuperblockCopies()
     /// Of a disk with a superblock: its bitmap, as far as it is the mirror's.
     var pages: FoundPages?
+    /// Nil: it has no remap table.
+    var remaps: RemapTable?
     /// Why a copy that was broken off may have been written to since; nil: it was not.
     var objection: String?
     /// Foreign data, of a disk without a superblock; not looked for if they may be overwritten.
@@ -154,6 +156,7 @@ struct OpenedDisk: Sendable {
                 opened.copies = try disk.superblockCopies()
                 opened.pages = disk.pages(
                     of: superblock, mirror: own.mirror == wish.mirror ? nil : own.parent?.mirror)
+                opened.remaps = disk.remaps(of: superblock)
                 opened.objection =
                     own.mirror == wish.mirror ? nil : disk.objection(toUntouchedSince: own.updatedTime)
             case .damaged, .futureFormat, .unknownFeature, .forked: break

@@ -31,6 +31,20 @@ public struct Examination: Codable, Sendable {
         public var areas: [AreaReport] = []
         public var events = 0
         public var bitmap: BitmapReport?
+        /// Null: it has no remap table.
+        public var remaps: RemapReport?
+    }
+
+    /// What lies in the spare pool of this disk.
+    public struct RemapReport: Codable, Sendable {
+        public var slots: Int
+        public var free: Int
+        /// Slots that take no data.
+        public var dead: Int
+        /// Both copies of some page are damaged or can't be read.
+        public var isDamaged: Bool
+        /// Byte offset of each block of 4 KiB in the data, and of where it lies on the disk.
+        public var blocks: [[UInt64]]
     }
 
     /// The intent bitmap as it lies on this disk, and the missed-write maps beside it.
@@ -98,9 +112,11 @@ public struct Examination: Codable, Sendable {
                 }
                 let superblock = try disk.superblock()
                 let pages = disk.pages(of: superblock)
+                let remaps = disk.remaps(of: superblock)
                 report.fill(superblock, pages)
+                report.remaps = remaps.map { Examination.RemapReport($0, superblock.layout) }
                 report.events = try disk.events(of: superblock).count
-                found.append(Found(path: path, superblock: superblock, pages: pages))
+                found.append(Found(path: path, superblock: superblock, pages: pages, remaps: remaps))
             } catch {
                 report.error = error.description
             }
@@ -113,6 +129,7 @@ public struct Examination: Codable, Sendable {
         var path: String
         var superblock: Superblock
         var pages: FoundPages
+        var remaps: RemapTable?
     }
 
     private static func judge(_ found: [Found]) -> [VerdictReport] {
@@ -123,7 +140,9 @@ public struct Examination: Codable, Sendable {
         return order.map { mirror in
             let group = found.filter { $0.superblock.record.mirror == mirror }
             let plexes = group.enumerated().map {
-                FoundPlex(disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages)
+                FoundPlex(
+                    disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages,
+                    remaps: $0.element.remaps)
             }
             let record = group[0].superblock.record
             switch assemble(plexes) {
@@ -157,6 +176,16 @@ public struct Examination: Codable, Sendable {
         }
         return VerdictReport(
             mirror: assembly.record.mirror.description, name: assembly.record.name, verdict: "startable", text: text)
+    }
+}
+
+extension Examination.RemapReport {
+    fileprivate init(_ table: RemapTable, _ layout: Layout) {
+        slots = table.slotCount
+        free = table.freeSlots
+        dead = table.dead.count
+        isDamaged = table.isDamaged
+        blocks = table.remaps.map { [$0.block * Layout.blockBytes, layout.spareOffset(slot: $0.slot)] }
     }
 }
 

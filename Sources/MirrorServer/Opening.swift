@@ -25,6 +25,7 @@ struct Opening: ~Copyable {
         var disk: Disk
         var superblock: Superblock
         var pages: FoundPages
+        var remaps: RemapTable?
         var superblockCopies: SuperblockCopies
     }
 
@@ -48,6 +49,7 @@ struct Opening: ~Copyable {
                         candidates.append(
                             Candidate(
                                 disk: disk, superblock: superblock, pages: disk.pages(of: superblock),
+                                remaps: disk.remaps(of: superblock),
                                 superblockCopies: try disk.superblockCopies()))
                     } catch {
                         disk.shut()
@@ -108,7 +110,7 @@ struct Opening: ~Copyable {
         let found = group.enumerated().map {
             FoundPlex(
                 disk: $0.offset, superblock: $0.element.superblock, pages: $0.element.pages,
-                copies: $0.element.superblockCopies)
+                remaps: $0.element.remaps, copies: $0.element.superblockCopies)
         }
         var assemblyOptions = AssemblyOptions()
         assemblyOptions.allowDegraded = options.allowDegraded
@@ -209,6 +211,11 @@ struct Opening: ~Copyable {
             result.reason =
                 "none of the disks named (\(paths.joined(separator: ", "))) holds every acknowledged write; needed: \(names)"
             result.action = "name the disk of a plex that was in sync"
+            if let lost = found.first(where: \.lacksRemaps) {
+                result.reason =
+                    "\(paths[lost.disk]): its remap table can't be read, so nobody knows which of its blocks lie in the spare pool"
+                result.action = "name the disk of another plex that was in sync; or only look: restore a backup"
+            }
         case .mustStayReadOnly(let disks):
             result.reason =
                 "\(disks.map { paths[$0] }.joined(separator: ", ")) uses a feature that this version can only read"

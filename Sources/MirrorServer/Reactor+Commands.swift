@@ -24,18 +24,22 @@ extension Reactor {
             case .break:
                 let plex = try find(request.plex, in: mirror)
                 if request.keep ?? true {
-                    send(.breakOff(plex, name: detachedName(mirror, plex)), to: mirror, for: asker)
+                    let name = detachedName(mirror, plex)
+                    send(
+                        .breakOff(plex, name: name, mustBeWhole: request.materialise ?? false), to: mirror, for: asker)
                 } else {
                     send(.remove(plex), to: mirror, for: asker)
                 }
+            case .clear: send(.clear(try find(request.plex, in: mirror)), to: mirror, for: asker)
+            case .reactivate:
+                let plex = try find(request.plex, in: mirror)
+                guard !mirrors[mirror].mirror.goodPlexes.contains(plex) else {
+                    return send(.reactivate(plex), to: mirror, for: asker)
+                }
+                try bringBack(plex, mirror, name, for: asker)
             case .offline: send(.takeOffline(try find(request.plex, in: mirror)), to: mirror, for: asker)
             case .online:
-                let plex = try find(request.plex, in: mirror)
-                guard let path = mirrors[mirror].paths[Int(plex.value)] else {
-                    throw DiskError(
-                        "the disk of plex \(plex) was not seen by this server; name it: plexus join \(name) DISK")
-                }
-                try open(path, mirror, .known(plex), force: false, for: asker)
+                try bringBack(try find(request.plex, in: mirror), mirror, name, for: asker)
             case .join: try open(disk(of: request), mirror, .anything, force: request.force ?? false, for: asker)
             case .add: try bringNew(request, mirror, replacing: nil, for: asker)
             case .replace:
@@ -50,6 +54,15 @@ extension Reactor {
         } catch {
             respond(.failure(error.description), to: asker)
         }
+    }
+
+    private mutating func bringBack(
+        _ plex: PlexIndex, _ mirror: Int, _ name: String, for asker: UInt64
+    ) throws(DiskError) {
+        guard let path = mirrors[mirror].paths[Int(plex.value)] else {
+            throw DiskError("the disk of plex \(plex) was not seen by this server; name it: plexus join \(name) DISK")
+        }
+        try open(path, mirror, .known(plex), force: false, for: asker)
     }
 
     private func order(_ request: ControlRequest) throws(DiskError) -> ResyncOrder {
@@ -114,6 +127,11 @@ extension Reactor {
                     ? "mirror \(name) has \(status.plexes.count) plexes; take all but one out first: plexus break \(name) PLEX"
                     : "mirror \(name) is \(status.state.rawValue): \(status.reason ?? "")")
         }
+        if let plex = status.plexes.first, !mirrors[mirror].mirror.remaps(of: plex.index).isEmpty {
+            throw DiskError(
+                "blocks of mirror \(name) lie in the spare pool of its disk; put them back first: plexus reactivate \(name) \(plex.index)"
+            )
+        }
     }
 
     /// The mirror is stopped and clean, and lets go of its only disk.
@@ -141,10 +159,12 @@ extension Reactor {
                 if pending.dissolves, let asker = pending.asker {
                     // Commands that came before may have changed who takes part.
                     let members = mirrors[mirror].mirror.record.configured
-                    if members.count == 1, let only = members.first, mirrors[mirror].disks[Int(only.value)] != nil {
+                    if members.count == 1, let only = members.first, mirrors[mirror].disks[Int(only.value)] != nil,
+                        mirrors[mirror].mirror.remaps(of: only).isEmpty
+                    {
                         mirrors[mirror].dissolver = (asker, only)
                     } else {
-                        respond(.failure("\(text), but it has not one plex any more, and was not dissolved"), to: asker)
+                        respond(.failure("\(text), but it has not one plex any more, or blocks in its spare pool, and was not dissolved"), to: asker)
                     }
                     continue
                 }

@@ -260,7 +260,8 @@ extension Reactor {
         guard superblock.layout.dataBytes == record.dataBytes else { return nil }
         return (
             plex,
-            Attachment(superblock, basis: basis(opened, superblock, record), copies: opened.copies)
+            Attachment(
+                superblock, basis: basis(opened, superblock, record), remaps: opened.remaps, copies: opened.copies)
         )
     }
 

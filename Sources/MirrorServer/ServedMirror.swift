@@ -158,7 +158,8 @@ struct ServedMirror: ~Copyable {
             reason: plex.reason.map { timed($0, plex.member.cause) },
             io: disk.map { $0.isDirect ? "direct" : "buffered" },
             readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
-            corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: 0)
+            corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: UInt64(plex.sparesFree))
+        report.remapped = plex.remapped
         if let objection = returning.objections[index] {
             report.reason = [report.reason, objection].compactMap { $0 }.joined(separator: "; ")
         }

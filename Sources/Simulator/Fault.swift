@@ -10,6 +10,8 @@ package enum Fault: Int, CaseIterable, Sendable {
     case droppedWrite, misdirectedWrite, bitFlip, shrink, zombie, swappedPaths
     // Counted only; whether a run has them is drawn from a third stream.
     case replace, resyncOrder, noticed
+    // The same, from a fourth.
+    case stuck, damagedRemaps, reactivate
 
     package var name: String { "\(self)" }
 }

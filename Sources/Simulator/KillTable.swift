@@ -64,7 +64,9 @@ extension Mutant {
         case .badPageIsClean: "63: a mirror on ublk"
         case .recoveringMissesWrites: "24, 42: DRBD 18bf57ca9, Longhorn #4354"
         case .checkpointWithoutFlush: "52: dm-integrity 118ba36"
-        case .replacedTooEarly, .differenceIgnored, .repairWithoutLock, .badRangeServed, .healedTooEarly: "-"
+        case .replacedTooEarly, .differenceIgnored, .repairWithoutLock, .badRangeServed, .healedTooEarly,
+            .remapForgotten, .remapNotWritten, .remapUnannounced:
+            "-"
         }
     }
 }

@@ -62,7 +62,7 @@ struct Naming {
     func digest(_ disk: SimulatedDisk) -> UInt64 {
         var digest = Digest()
         var word: UInt64 = 0
-        for (cell, stamp) in disk.medium.enumerated() {
+        for (cell, stamp) in disk.medium.cells.enumerated() {
             word = word << 8 | name(stamp, at: cell)
             if cell % 8 == 7 { digest.add(word) }
         }

@@ -20,6 +20,9 @@ package struct Options: Sendable {
     /// Some runs tell the engine of several events before they end the batch, some replace plexes and order the resync
     /// about; false: none does, as when seeds below 1100001 were found.
     package var hasAdditions = true
+    /// Some runs have disks with spare pools, and sectors that can't be written; false: none, as when seeds below 2000001
+    /// were found.
+    package var hasSpares = true
 
     package init(seed: UInt64, mutant: Mutant = .none) {
         self.seed = seed

@@ -39,7 +39,8 @@ struct SimulatedDisk {
     }
 
     struct Snapshot {
-        var medium: [UInt32]
+        var cells: [UInt32]
+        var spares: SimulatedSpares
         var superblocks: [UInt8]
         var head: Superblock
         var pages: FoundPages?
@@ -48,8 +49,11 @@ struct SimulatedDisk {
 
     let number: Int
     let layout: Layout
-    private(set) var cached: [UInt32]
-    private(set) var medium: [UInt32]
+    private var cells: [UInt32]
+    private var platter: [UInt32]
+    /// What is read now, and what outlasts the power, in the order of the data.
+    var cached: CellView { CellView(cells, spares.moved) }
+    var medium: CellView { CellView(platter, spares.moved) }
     private(set) var unflushed: [Unflushed] = []
     private(set) var order: UInt64 = 0
     /// The last 64 KiB.
@@ -60,11 +64,20 @@ struct SimulatedDisk {
     /// Somebody wrote to it without the mirror.
     private(set) var isScribbled = false
     /// The newest superblock that a reader would find.
-    private(set) var head: Superblock? { didSet { summary = head.map(Summary.init) } }
+    private(set) var head: Superblock? {
+        didSet {
+            summary = head.map(Summary.init)
+            if head?.isRemapped != oldValue?.isRemapped || head?.plex != oldValue?.plex { readRemaps() }
+        }
+    }
+    var spares: SimulatedSpares
     private(set) var summary: Summary?
     /// Sectors that can't be read until they are written.
     var bad: [Bool]
     var badCount = 0
+    /// And can't be written.
+    var stuck: [Bool]
+    var stuckCount = 0
     /// Every operation fails until it is opened again.
     var isGone = false
     /// The backing was made smaller: nothing at or behind this byte can be reached, least of all the superblocks.
@@ -85,9 +98,11 @@ struct SimulatedDisk {
     init(number: Int, layout: Layout) {
         self.number = number
         self.layout = layout
-        let sectors = Int(layout.dataBytes) / Geometry.sectorBytes
-        cached = Array(repeating: 0, count: sectors * Geometry.cellsPerSector)
-        medium = cached
+        let sectors = Int(layout.dataBytes) / Geometry.sectorBytes + layout.spareSlots * Geometry.sectorsPerBlock
+        cells = Array(repeating: 0, count: sectors * Geometry.cellsPerSector)
+        platter = cells
+        spares = SimulatedSpares(layout)
+        stuck = Array(repeating: false, count: sectors)
         superblocks = Array(repeating: 0, count: Int(Layout.superblockAreaBytes))
         pageBytes = []
         bad = Array(repeating: false, count: sectors)
@@ -112,7 +127,7 @@ struct SimulatedDisk {
     }
 
     private mutating func put(_ sector: Int, _ stamps: InlineArray<3, UInt32>) {
-        for cell in 0..<3 { cached[sector * 3 + cell] = stamps[cell] }
+        for cell in 0..<3 { cells[sector * 3 + cell] = stamps[cell] }
         if hasLost { unflushed.removeAll { $0.isForgotten && $0.sector == sector } }
         unflushed.append(Unflushed(order: order, sector: sector, stamps: stamps))
         if badCount > 0, bad[sector] {
@@ -125,7 +140,7 @@ struct SimulatedDisk {
         badCount > 0 && bad[first..<first + count].contains(true)
     }
 
-    /// Everything executed up to `mark` is on the medium from now on.
+    /// Everything executed up to `mark` is on the platter from now on.
     mutating func flush(through mark: UInt64) {
         var kept: [Unflushed] = []
         for entry in unflushed {
@@ -144,7 +159,7 @@ struct SimulatedDisk {
     }
 
     private mutating func settle(_ entry: Unflushed) {
-        for cell in 0..<3 { medium[entry.sector * 3 + cell] = entry.stamps[cell] }
+        for cell in 0..<3 { platter[entry.sector * 3 + cell] = entry.stamps[cell] }
     }
 
     /// A flush failed: what it covered is partly written, partly dropped at once, partly still readable
@@ -170,9 +185,9 @@ struct SimulatedDisk {
     }
 
     private mutating func rebuildCache() {
-        cached = medium
+        cells = platter
         for entry in unflushed {
-            for cell in 0..<3 { cached[entry.sector * 3 + cell] = entry.stamps[cell] }
+            for cell in 0..<3 { cells[entry.sector * 3 + cell] = entry.stamps[cell] }
         }
     }
 
@@ -201,18 +216,18 @@ struct SimulatedDisk {
     mutating func losePower(survives: (Unflushed) -> Bool) {
         for entry in unflushed where !entry.isForgotten && survives(entry) { settle(entry) }
         unflushed.removeAll()
-        cached = medium
+        cells = platter
     }
 
-    /// A cell of the medium changes by itself. What lies in the cache above it is as it was.
+    /// A cell of the platter changes by itself. What lies in the cache above it is as it was.
     mutating func rot(_ cell: Int, to stamp: UInt32) {
-        medium[cell] = stamp
-        if !unflushed.contains(where: { $0.sector == cell / 3 }) { cached[cell] = stamp }
+        platter[cell] = stamp
+        if !unflushed.contains(where: { $0.sector == cell / 3 }) { cells[cell] = stamp }
     }
 
     /// Everything that a read of the cell may return, now or after a power loss.
     func values(at cell: Int) -> [UInt32] {
-        var values = [medium[cell]]
+        var values = [platter[cell]]
         for entry in unflushed where entry.sector == cell / 3 {
             if !values.contains(entry.stamps[cell % 3]) { values.append(entry.stamps[cell % 3]) }
         }
@@ -223,11 +238,12 @@ struct SimulatedDisk {
 
     enum Landing: Int { case whole, torn, none }
 
-    /// Puts 4 KiB of metadata onto the medium. `offset` is on the disk.
+    /// Puts 4 KiB of metadata onto the platter. `offset` is on the disk.
     mutating func writeMetadata(_ bytes: [UInt8], offset: UInt64, landing: Landing, random: inout Random) {
         writes += 1
         let start = Layout.usableBytes(ofDisk: layout.diskBytes) - Layout.superblockAreaBytes
         guard landing != .none else { return }
+        if let page = remapPage(at: offset) { return writeRemapPage(bytes, page, landing, random: &random) }
         if let (sheet, page) = page(at: offset) { return writePage(bytes, sheet, page, landing, random: &random) }
         guard offset >= start else { return }
         let base = Int(offset - start)
@@ -386,30 +402,33 @@ struct SimulatedDisk {
 
     mutating func takeSnapshot() {
         guard let head else { return }
-        snapshot = Snapshot(medium: medium, superblocks: superblocks, head: head, pages: pages, pageBytes: pageBytes)
+        snapshot = Snapshot(
+            cells: platter, spares: spares, superblocks: superblocks, head: head, pages: pages, pageBytes: pageBytes)
     }
 
     /// - Parameter epoch: of the mirror; of the disk's own record it may be another's.
     mutating func rollBack(from epoch: UInt64) {
         guard let snapshot else { return }
         lostEpoch = max(lostEpoch, epoch, summary?.epoch ?? 0)
-        medium = snapshot.medium
+        platter = snapshot.cells
         unflushed.removeAll()
-        cached = medium
+        cells = platter
         superblocks = snapshot.superblocks
         pages = snapshot.pages
         pageBytes = snapshot.pageBytes
+        spares = snapshot.spares
         scan()
+        readRemaps()
     }
 
     /// Somebody used the disk for something else.
     mutating func scribble(random: inout Random) {
         isScribbled = true
         for sector in bad.indices where random.chance(300) {
-            for cell in 0..<3 { medium[sector * 3 + cell] = .max - UInt32(random.below(1000)) }
+            for cell in 0..<3 { platter[sector * 3 + cell] = .max - UInt32(random.below(1000)) }
         }
         unflushed.removeAll()
-        cached = medium
+        cells = platter
     }
 
     /// The sector errors were of a kind that passes.
@@ -419,5 +438,7 @@ struct SimulatedDisk {
         returnsAt = 0
         bad = Array(repeating: false, count: bad.count)
         badCount = 0
+        stuck = bad
+        stuckCount = 0
     }
 }

@@ -7,6 +7,7 @@ extension Simulation {
         queue.add(.command, at: now + UInt64(random.below(profile.commandNanoseconds * 2)) * crawl + 1)
         guard isHostile, let server, !server.isStopping, !server.isReadOnly else { return }
         if additions?.chance(60) ?? false { orderResync() }
+        orderSparing()
         let plex = PlexIndex(random.below(disks.count))
         switch random.below(8) {
         case 0 where profile.has(.offline):
@@ -57,7 +58,9 @@ extension Simulation {
     var isUncommanded: Bool { commands.isEmpty && !(server?.mirror.isCommanded ?? false) }
 
     func breakOff(_ plex: PlexIndex) {
-        let isExact = isUncommanded && (server?.mirror.isOpen ?? false)
+        // While blocks are put back into their places clients go on writing: the copy is of a later moment.
+        let isExact =
+            isUncommanded && (server?.mirror.isOpen ?? false) && server?.mirror.remaps(of: plex).isEmpty ?? true
         let awaited = outstanding.filter { [.write, .zeroes, .trim].contains(requests[$0].request.kind) }
         let cut = oracle.clock
         give(.breakOff, plex, .breakOff(plex, name: "copy")) { pending in
@@ -121,11 +124,16 @@ extension Simulation {
             disks[disk].truncatedAt = nil
             server.disks[disk] = disk
         }
-        let attachment = Attachment(
+        var attachment = Attachment(
             uuid: uuid, layout: layout, sequence: head?.sequence ?? 0, basis: basis,
             copies: disks[disk].superblockCopies)
+        if let head, uuid == head.plex, head.isRemapped { attachment = attached(head, disk, attachment.basis) }
         let successorOf = replaced ?? drawReplaced(by: plex, server)
         give(.join, plex, .join(plex, attachment, replacing: successorOf)) { $0.isExact = isFree }
+    }
+
+    private func attached(_ head: Superblock, _ disk: Int, _ basis: JoinBasis) -> Attachment {
+        Attachment(head, basis: basis, remaps: disks[disk].spares.table, copies: disks[disk].superblockCopies)
     }
 
     /// A disk in a free place may be there to replace another one.
@@ -153,9 +161,7 @@ extension Simulation {
         count(.swappedPaths)
         server.disks[place] = stray
         let basis = JoinBasis(head, disks[stray].pages, joining: record)
-        let attachment = Attachment(
-            uuid: head.plex, layout: layout, sequence: head.sequence, basis: basis,
-            copies: disks[stray].superblockCopies)
+        let attachment = attached(head, stray, basis)
         give(.join, PlexIndex(place), .join(PlexIndex(place), attachment)) { pending in
             pending.disk = stray
             pending.isExact = true
@@ -186,7 +192,7 @@ extension Simulation {
         case .breakOff:
             if isDone { checkCopy(command) }
         case .stop: stopAnswer = isDone
-        case .remove, .takeOffline, .resync: break
+        case .remove, .takeOffline, .resync, .other: break
         }
     }
 
@@ -219,7 +225,9 @@ extension Simulation {
         guard case .found(let own) = disks[command.disk].scanResult(), own.record.mirror != mirrorUUID,
             own.record.inSync.count == 1, own.record.name == "copy"
         else { return fail("break", "plex \(command.plex) is broken off without a superblock of its own") }
-        if case .refused(let why) = assemble([FoundPlex(disk: 0, superblock: own)]) {
+        if case .refused(let why) = assemble([
+            FoundPlex(disk: 0, superblock: own, remaps: disks[command.disk].spares.table)
+        ]) {
             return fail("break", "plex \(command.plex) is broken off and does not start: \(why)")
         }
         guard command.isExact, let copy = command.copy, !isShadow else { return }

@@ -166,7 +166,7 @@ extension Simulation {
         if disks[disk].isGone { flight.plan = .fail(errorNumber: 6, effect: .none) }
         let operation = flight.operation
         if let plan = planBeyondTheEnd(operation, disk) { flight.plan = plan }
-        let first = Int(operation.offset) / Geometry.sectorBytes
+        let first = disks[disk].sector(at: operation.offset)
         var count = Int(operation.length) / Geometry.sectorBytes
         var tears = false
         switch flight.plan {
@@ -176,6 +176,13 @@ extension Simulation {
         case .fail(_, let effect):
             if effect == .none { count = 0 }
             tears = effect == .torn
+        }
+        if operation.kind == .write || operation.kind == .zero || operation.kind == .deallocate,
+            disks[disk].hasStuck(sector: first, count: count)
+        {
+            // The sectors before the first that can't be written may have changed.
+            flight.plan = .fail(errorNumber: 5, effect: .none)
+            count = 0
         }
         switch operation.kind {
         case .read:
@@ -210,7 +217,7 @@ extension Simulation {
     private func fill(_ operation: DiskOperation, _ disk: Int, _ first: Int, _ count: Int) {
         let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
         changeBuffer(operation.buffer) { buffer in
-            for cell in 0..<count * 3 { buffer[base + cell] = disks[disk].cached[first * 3 + cell] }
+            for cell in 0..<count * 3 { buffer[base + cell] = disks[disk].cached.cells[first * 3 + cell] }
         }
     }
 
@@ -275,7 +282,7 @@ extension Simulation {
 
     private func landDurably(_ flight: Flight) {
         let operation = flight.operation
-        let first = Int(operation.offset) / Geometry.sectorBytes
+        let first = disks[flight.disk].sector(at: operation.offset)
         let last = first + Int(operation.length) / Geometry.sectorBytes
         switch operation.kind {
         case .flush: disks[flight.disk].flush(through: flight.mark)

@@ -46,7 +46,7 @@ extension Simulation {
     }
 
     /// Every plex that a disk in use may, after a crash, make the mirror take for current.
-    private func reachableInSync(_ server: Server) -> PlexSet {
+    func reachableInSync(_ server: Server) -> PlexSet {
         let open = server.disks.compactMap { $0 }
         guard let leader = leader(among: open), let lead = disks[leader].summary else { return .empty }
         var set = lead.inSync
@@ -72,6 +72,10 @@ extension Simulation {
             if server.isReadOnly { fail("R12", "a superblock is written in a read-only start") }
             return
         }
+        guard let operation = inData(operation, server) else {
+            // Into a slot that no table names yet: nobody can read it.
+            return isWrite ? checkSlot(operation) : fail("R12", "a free spare slot is read")
+        }
         if isWrite, server.isReadOnly { return fail("R12", "data is written in a read-only start") }
         let block = UInt64(Geometry.blockBytes)
         if operation.kind != .queryAllocation {
@@ -81,7 +85,7 @@ extension Simulation {
                 return fail("R13", "\(operation.kind) at \(operation.offset)+\(operation.length): not whole blocks")
             }
         }
-        checkOverlap(flight, isWrite)
+        checkOverlap(operation, isWrite, server)
         if isWrite {
             checkIntent(operation, server)
         } else {
@@ -89,12 +93,29 @@ extension Simulation {
         }
     }
 
+    /// The operation where its block belongs, by the engine's own table; nil: in a slot that has no block.
+    func inData(_ operation: DiskOperation, _ server: Server) -> DiskOperation? {
+        guard let pool = layout.area(.sparePool), operation.kind != .flush, operation.kind != .writeMetadata,
+            operation.offset >= pool.offset, operation.offset < pool.end
+        else { return operation }
+        let slot = Int((operation.offset - pool.offset) / Layout.blockBytes)
+        guard let remap = server.mirror.remaps(of: operation.plex).first(where: { $0.slot == slot }) else { return nil }
+        var moved = operation
+        moved.offset = remap.block * Layout.blockBytes
+        return moved
+    }
+
+    private func checkSlot(_ operation: DiskOperation) {
+        if operation.length != Layout.blockBytes || !operation.isDurable {
+            fail("sparing", "a spare slot is filled with \(operation.length) bytes, durable: \(operation.isDurable)")
+        }
+    }
+
     /// R13: what overlaps is never in flight together, on no disk.
-    private func checkOverlap(_ flight: Flight, _ isWrite: Bool) {
-        let operation = flight.operation
+    private func checkOverlap(_ operation: DiskOperation, _ isWrite: Bool, _ server: Server) {
         let end = operation.offset + operation.length
         for other in flights {
-            guard let other = other?.operation, other.offset < end, operation.offset < other.offset + other.length
+            guard let other = other.flatMap({ inData($0.operation, server) }), other.offset < end, operation.offset < other.offset + other.length
             else {
                 continue
             }
@@ -106,7 +127,7 @@ extension Simulation {
             }
             guard isWrite || otherWrites else { continue }
             // The same request on several plexes.
-            if other.request == operation.request, other.kind == operation.kind, other.plex != operation.plex {
+            if other.request == operation.request, other.plex != operation.plex, isSame(other.kind, operation.kind) {
                 continue
             }
             return fail(
@@ -114,6 +135,12 @@ extension Simulation {
                 "\(operation.kind) \(operation.offset)+\(operation.length) on plex \(operation.plex) overlaps \(other.kind) on plex \(other.plex)"
             )
         }
+    }
+
+    /// What is freed on one plex is overwritten with zeroes in the spare pool of another.
+    private func isSame(_ one: DiskOperation.Kind, _ other: DiskOperation.Kind) -> Bool {
+        let zeroing: [DiskOperation.Kind] = [.zero, .deallocate]
+        return one == other || zeroing.contains(one) && zeroing.contains(other)
     }
 
     /// R12: nobody is read who is not in sync by every record in use.
@@ -139,9 +166,11 @@ extension Simulation {
             for cell in entry.cells {
                 let stamp = entry.request.kind == .write ? Geometry.stamp(write: entry.write, cell: cell) : 0
                 if isBad(disk, cell, record) {
+                    // It took the write nowhere: the others have it, and say so.
+                    let holders = reachableInSync(server).filter { !isBad(Int($0.value), cell, record) }
+                    if !holders.isEmpty { continue }
                     return fail(
-                        "R2",
-                        "request \(entry.request.id.value) is acknowledged; plex \(plex) does not hold cell \(cell)")
+                        "R2", "request \(entry.request.id.value) is acknowledged; no plex holds cell \(cell) on record")
                 }
                 guard disks[disk].cached[cell] == stamp || oracle.isHaunted(cell) else {
                     return fail(
@@ -242,9 +271,9 @@ extension Simulation {
             for cell in start..<start + Int(plan.bodyLength) / Geometry.blockBytes * perBlock { busy[cell] = true }
         }
         for flight in flights {
-            guard let operation = flight?.operation, operation.kind == .write, operation.request.value == 0 else {
-                continue
-            }
+            guard let flown = flight?.operation, flown.kind == .write, flown.request.value == 0,
+                let operation = inData(flown, server)
+            else { continue }
             let start = Int(operation.offset) / Geometry.blockBytes * perBlock
             for cell in start..<start + Int(operation.length) / Geometry.blockBytes * perBlock { busy[cell] = true }
         }

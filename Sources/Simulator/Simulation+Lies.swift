@@ -26,7 +26,7 @@ extension Simulation {
         flights[index]?.isExecuted = true
         guard let flight = flights[index] else { return }
         let operation = flight.operation
-        let first = Int(operation.offset) / Geometry.sectorBytes
+        let first = disks[flight.disk].sector(at: operation.offset)
         let count = Int(operation.length) / Geometry.sectorBytes
         note("disk \(flight.disk) lies about #\(index): \(flight.plan)")
         var wanted = [UInt32](repeating: 0, count: count * 3)
@@ -42,7 +42,7 @@ extension Simulation {
         let wrong = block * Geometry.sectorsPerBlock
         disks[flight.disk].write(sector: wrong, count: count, from: wanted, cell: 0)
         for cell in wrong * 3..<(wrong + count) * 3 {
-            haunt(cell, with: [disks[flight.disk].cached[cell]], from: .now)
+            haunt(cell, with: [disks[flight.disk].cached.cells[cell]], from: .now)
         }
     }
 
@@ -50,20 +50,20 @@ extension Simulation {
     func isFoundOut(_ flight: Flight) -> Bool {
         let operation = flight.operation
         guard operation.isVerified, operation.kind == .write else { return false }
-        let first = Int(operation.offset) / Geometry.sectorBytes * 3
+        let first = disks[flight.disk].sector(at: operation.offset) * 3
         let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
         let count = Int(operation.length) / Geometry.sectorBytes * 3
         var differs = false
         withBuffer(operation.buffer) { wanted in
-            differs = (0..<count).contains { disks[flight.disk].cached[first + $0] != wanted[base + $0] }
+            differs = (0..<count).contains { disks[flight.disk].cached.cells[first + $0] != wanted[base + $0] }
         }
         return differs
     }
 
     /// The cell goes on holding what it held, unless that is what should be there.
-    private func keepOld(_ cell: Int, _ wanted: UInt32, _ flight: Flight) {
-        let values = disks[flight.disk].values(at: cell)
-        guard values != [wanted] else { return }
+    private func keepOld(_ place: Int, _ wanted: UInt32, _ flight: Flight) {
+        let values = disks[flight.disk].values(at: place)
+        guard values != [wanted], let cell = disks[flight.disk].dataCell(at: place) else { return }
         let operation = flight.operation
         var moment = Oracle.Haunting.copy
         if operation.request.value > 0 {
@@ -92,7 +92,7 @@ extension Simulation {
         let stamp = UInt32.max - UInt32(random.below(1000))
         note("disk \(disk): cell \(cell) flips")
         disks[disk].rot(cell, to: stamp)
-        haunt(cell, with: [stamp], from: .now)
+        if let data = disks[disk].dataCell(at: cell) { haunt(data, with: [stamp], from: .now) }
     }
 
     // MARK: the end of the disk
@@ -145,7 +145,7 @@ extension Simulation {
     private func renamed(_ verdict: Verdict, _ name: (Int) -> Int) -> Verdict {
         switch verdict {
         case .assembled(var assembly):
-            assembly.found = assembly.found.mapValues { FoundPlex(disk: name($0.disk), superblock: $0.superblock) }
+            assembly.found = assembly.found.mapValues { FoundPlex(disk: name($0.disk), superblock: $0.superblock, remaps: $0.remaps) }
             return .assembled(assembly)
         case .refused(.clonedPlex(let uuid, let disks)):
             return .refused(.clonedPlex(uuid, disks: disks.map(name).sorted()))

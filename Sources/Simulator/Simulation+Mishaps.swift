@@ -13,6 +13,8 @@ extension Simulation {
     func mishapTurn() {
         queue.add(.mishap, at: now + UInt64(random.within(1...200)) * 1_000_000 * crawl)
         rot()
+        stickSectors()
+        unstickSectors()
         noticeVanished()
         guard isHostile, server != nil, random.chance(200) else { return }
         switch random.below(5) {

@@ -13,6 +13,7 @@ extension Simulation {
                 disks[disk].isGone = false
                 disks[disk].truncatedAt = nil
             }
+            damageRemaps()
             if isHostile, profile.has(.damagedPage), random.chance(200) {
                 count(.damagedPage)
                 disks[disk].damagePage(random: &random)
@@ -85,7 +86,8 @@ extension Simulation {
         present.compactMap { disk in
             guard let superblock = disks[disk].head, superblock.record.mirror == mirrorUUID else { return nil }
             return FoundPlex(
-                disk: disk, superblock: superblock, pages: disks[disk].pages, copies: disks[disk].superblockCopies)
+                disk: disk, superblock: superblock, pages: disks[disk].pages, remaps: disks[disk].spares.table,
+                copies: disks[disk].superblockCopies)
         }
     }
 

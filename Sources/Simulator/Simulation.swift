@@ -14,6 +14,8 @@ package final class Simulation {
     private let hasLongBatches: Bool
     /// Draws what later versions of the engine can do; nil: nothing of it is done.
     var additions: Random?
+    /// Draws what befalls disks with a spare pool; nil: they have none.
+    var spares: Random?
     var profile: Profile
     var limits: Limits
     let layout: Layout
@@ -74,6 +76,9 @@ package final class Simulation {
         hasLongBatches = batches.chance(250) && options.hasAdditions
         var additions = Random(seed: options.seed ^ 0xADD5)
         self.additions = options.hasAdditions && additions.chance(400) ? additions : nil
+        var spares = Random(seed: options.seed ^ 0x59A7E)
+        let slots = options.hasSpares && spares.chance(400) ? 1 + spares.below(8) : 0
+        self.spares = slots > 0 ? spares : nil
         profile = Profile(random: &random, disabled: options.disabled)
         var rare = Random(seed: options.seed ^ 0x5EED)
         profile.addRareFaults(random: &rare, disabled: options.disabled)
@@ -98,7 +103,7 @@ package final class Simulation {
         let diskBytes = dataBytes + (512 << 10)
         let layout = try? Layout(
             tinyDisk: diskBytes, dataBytes: dataBytes, regionBytes: UInt64(profile.regionBlocks * Geometry.blockBytes),
-            bitsPerPage: UInt64(Geometry.bitsPerPage))
+            spareBytes: UInt64(slots * Geometry.blockBytes), bitsPerPage: UInt64(Geometry.bitsPerPage))
         guard let layout else { preconditionFailure("the layout of a simulated disk") }
         self.layout = layout
         mirrorUUID = MirrorUUID(UUID128(high: random.next(), low: random.next()))
@@ -199,6 +204,7 @@ package final class Simulation {
         case .end: endTurn()
         }
         if agreementIsDue, violation == nil { checkAgreement() }
+        if violation == nil { checkAnnounced() }
         return true
     }
 

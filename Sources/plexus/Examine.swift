@@ -44,6 +44,13 @@ struct Examine: ParsableCommand {
                 let damaged = bitmap.damagedPages > 0 ? ", \(bitmap.damagedPages) pages unreadable" : ""
                 print("  intent bitmap: \(bitmap.dirty) of \(bitmap.regions) regions dirty\(damaged)")
             }
+            if let remaps = disk.remaps {
+                let damaged = remaps.isDamaged ? "; the table is damaged" : ""
+                print(
+                    "  spare pool: \(remaps.blocks.count) blocks in use, \(remaps.free) of \(remaps.slots) free, \(remaps.dead) bad\(damaged)"
+                )
+                for block in remaps.blocks { print("  4096 bytes of data at \(block[0]) lie at \(block[1])") }
+            }
             for member in disk.members {
                 let missed = member.missedRegions.map { ", missed \($0) regions" } ?? ""
                 for bad in member.badRanges {

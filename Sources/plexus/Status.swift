@@ -82,6 +82,9 @@ struct StatusScreen {
                 "  \(pad(String(plex.index), 4))  \(pad(plex.disk ?? "-", width))  \(pad(state, 10))  \(pad(plex.io ?? "-", 8))  \(plex.readErrors)/\(plex.writeErrors)"
             )
             if let data = plex.dataDisk { lines.append("        metadata of \(data)") }
+            if plex.remapped > 0 {
+                lines.append("        \(plex.remapped) blocks lie in the spare pool, \(plex.sparesFree) more have room")
+            }
             if let reason = plex.reason { lines.append("        \(reason)") }
         }
         for spare in mirror.hotSpares { lines.append("  spare  \(spare.disk)  \(spare.state)") }

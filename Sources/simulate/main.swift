@@ -33,6 +33,9 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Without batches and replacements (with --seed): what seeds below 1100001 meant when they were found.")
     var classic = false
 
+    @Flag(help: "Without spare pools (with --seed): what seeds below 2000001 meant when they were found.")
+    var unspared = false
+
     @Flag(help: "Every script of a few steps, every crash, every state it may leave.")
     var exhaustive = false
 
@@ -96,6 +99,7 @@ struct Simulate: ParsableCommand {
         var options = Options(seed: seed, mutant: mutant)
         options.isTraced = trace
         options.hasAdditions = !classic
+        options.hasSpares = !classic && !unspared
         TrapReport.name("seed \(seed)")
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }

@@ -50,6 +50,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         broken.missedBytes = 1 << 20
         broken.queueDepth = 2
         broken.replaces = 0
+        broken.remapped = 7
         mirror.queueDepth = 3
         mirror.hotSpares = [StatusReport.HotSpare(disk: "/srv/s.img", state: "ready")]
         mirror.plexes = [plex(0, disk: "/srv/a.img", state: "in-sync", reason: nil, io: "direct"), broken]
@@ -64,10 +65,10 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","hotSpares":[{"disk":"/srv/s.img","state":"ready"}],\
                 "latency":null,"name":"data","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":"/srv/a.img","index":0,"io":"direct",\
-                "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"in-sync",\
+                "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"remapped":0,"replaces":null,"spared":4,"sparesFree":5,"state":"in-sync",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
                 {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"dataDisk":"/dev/sdb","disk":"/srv/b.img","index":1,"io":"buffered",\
-                "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","replaces":0,"spared":4,"sparesFree":5,"state":"failed",\
+                "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","remapped":7,"replaces":0,"spared":4,"sparesFree":5,"state":"failed",\
                 "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"queueDepth":3,"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
                 "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"limit":50,"paused":true,"plex":1,"priority":"normal",\
@@ -83,7 +84,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             try encode(report([mirror])) == """
                 {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","hotSpares":[],"latency":null,"name":"m","plexes":[\
                 {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":null,"index":0,"io":null,"latency":null,"missedBytes":null,\
-                "queueDepth":null,"readErrors":1,"reason":null,"replaces":null,"spared":4,"sparesFree":5,"state":"missing",\
+                "queueDepth":null,"readErrors":1,"reason":null,"remapped":0,"replaces":null,"spared":4,"sparesFree":5,"state":"missing",\
                 "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"queueDepth":null,"readOnly":false,"reason":null,\
                 "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
                 "server":{"pid":4711,"version":"0.1.0"},"version":1}

@@ -113,6 +113,7 @@ struct SimulationTests {
         var options = Options(seed: seed)
         // All of these were found before there were batches and replacements.
         options.hasAdditions = false
+        options.hasSpares = false
         #expect(Simulation.run(options).violation == nil)
     }
 }
