@@ -48,7 +48,7 @@ package struct DiskOperation: Sendable, BitwiseCopyable {
     package var isDurable: Bool
     /// Of a write: stretches of zeroes may be made to read as zero instead, and freed.
     package var isSparse = false
-    /// Of a write: it is read back before it counts as done, and compared.
+    /// Of a write, or the zeroing of a block: it is read back before it counts as done, and compared.
     package var isVerified = false
     package var buffer: BufferID
     package var bufferOffset: UInt64

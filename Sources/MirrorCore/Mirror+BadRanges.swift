@@ -192,6 +192,22 @@ extension Mirror {
         return true
     }
 
+    /// Some of what the request has written is on no plex that it went to.
+    func lacksHolder(_ index: Int) -> Bool {
+        guard slots[index].hasFannedOut else { return false }
+        let request = slots[index].request
+        let plan = BufferPlan(.read, offset: request.offset, length: request.length)
+        let edge = request.kind == .trim ? Limits.blockBytes : 0
+        let first = plan.bodyOffset + (plan.cutsHead ? edge : 0)
+        let last = plan.bodyOffset + plan.bodyLength - (plan.cutsTail ? edge : 0)
+        let holders = working.intersection(slots[index].good)
+        return record.badRanges.contains { range in
+            let start = max(range.offset, first)
+            let end = min(range.end, last)
+            return start < end && holders.filter { !record.isBad($0, offset: start, length: end - start) }.isEmpty
+        }
+    }
+
     /// What the plex goes without comes on record together with its being in sync.
     mutating func recordUncopied(_ plex: PlexIndex) {
         setBad(plex, resync.uncopied[Int(plex.value)].offsets)

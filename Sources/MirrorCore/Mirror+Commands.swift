@@ -221,9 +221,9 @@ extension Mirror {
         guard case .breakOff(let wanted, let name, _) = running?.command, wanted == plex, case .flushing = running?.step
         else { return }
         running?.step = .ending
-        if case .breakOff(_, _, true) = running?.command, working.contains(plex), !remaps(of: plex).isEmpty {
+        if working.contains(plex), let objection = objectionToCopy(plex) {
             letMutationsGo()
-            answer(.failed("plex \(plex) had to put blocks into its spare pool meanwhile, and was not broken off"))
+            answer(.failed("plex \(plex) \(objection) meanwhile, and was not broken off"))
             return
         }
         guard succeeded, working.contains(plex), working.count > 1 else {
@@ -244,6 +244,15 @@ extension Mirror {
         letMutationsGo()
     }
 
+    /// What the last writes may have brought about.
+    private func objectionToCopy(_ plex: PlexIndex) -> String? {
+        if !record.badRanges(of: plex).isEmpty { return "could not take a write" }
+        if case .breakOff(_, _, true) = running?.command, !remaps(of: plex).isEmpty {
+            return "had to put blocks into its spare pool"
+        }
+        return nil
+    }
+
     private mutating func letMutationsGo() {
         holdsMutations = false
         releaseHeld()
@@ -258,6 +267,7 @@ extension Mirror {
         own.members[0].isRemapped = !remaps(of: plex).isEmpty
         let left = remaps(of: plex)
         running?.remaps = left
+        record[plex].isRemapped = !left.isEmpty
         own.parent = Record.Ancestry(mirror: record.mirror, generation: record.generation, epoch: record.epoch)
         running?.detached = own
     }

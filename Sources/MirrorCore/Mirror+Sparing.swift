@@ -250,7 +250,7 @@ extension Mirror {
         sparing.step = .filling(slot: slot)
         var operation = inSlot(
             slot, operation(job, Sparing.ByteRange(start: sparing.block, end: sparing.block + Limits.blockBytes)))
-        operation.isVerified = operation.kind == .write
+        operation.isVerified = true
         submitSparing(operation)
     }
 

@@ -418,7 +418,9 @@ extension Mirror {
             slots[index].step = .healRecord
             slots[index].ticket = healTicket
         } else if isCovered {
-            finish(index, slots[index].status)
+            // Who had what another could put nowhere may have left since.
+            let isLost = hasBadRanges && slots[index].countsAsMutation && lacksHolder(index)
+            finish(index, isLost ? .ioError : slots[index].status)
         } else if slots[index].request.kind == .flush,
             !possibleInSync.subtracting(slots[index].good).intersection(trusted).isEmpty
         {

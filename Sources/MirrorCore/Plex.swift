@@ -170,7 +170,8 @@ extension Mirror {
         joining = assembly.behind.union(assembly.recovering).union(assembly.returning).union(assembly.losers)
         for plex in joining.members {
             guard let found = assembly.found[plex] else { continue }
-            var basis = JoinBasis(found.superblock, found.pages, joining: record)
+            // As it was found: since then it says what the disks themselves say of their remap tables.
+            var basis = JoinBasis(found.superblock, found.pages, joining: assembly.record)
             if found.lacksRemaps { basis = .everything("its remap table can't be read") }
             if assembly.losers.contains(plex) {
                 basis = basisOfLoser(plex, found, basis)

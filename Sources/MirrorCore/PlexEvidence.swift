@@ -43,6 +43,10 @@ package enum JoinBasis: Sendable {
             self = .everything("it belonged to another mirror")
             return
         }
+        if let index = record.index(of: superblock.plex), record[index].isRemapped, !superblock.isRemapped {
+            self = .everything("its superblock is from before its remap table")
+            return
+        }
         // Before its pages are looked at: those of a copy that was served carry its own name.
         guard isMember || Self.isUnused(own) else {
             self = .everything("it was used as a mirror of its own")

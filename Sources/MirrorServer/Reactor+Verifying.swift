@@ -59,9 +59,10 @@ extension Reactor {
         guard result > 0 else { return verified(index, .truncated) }
         if operations[index].zeroed < operations[index].moved { return readBack(index, operation, channel) }
         guard let buffer = operations[index].readBack else { preconditionFailure("nothing was read") }
-        let isSame =
-            unsafe memcmp(
-                memory(operations[index], operation), verifyPool.pointer(buffer), Int(operations[index].moved)) == 0
+        let wanted =
+            operation.kind == .write
+            ? unsafe memory(operations[index], operation) : unsafe zeroes.pointer(zeroBuffer)
+        let isSame = unsafe memcmp(wanted, verifyPool.pointer(buffer), Int(operations[index].moved)) == 0
         verified(index, isSame ? nil : DiskFailure(kind: .differs, errorNumber: 0))
     }
 

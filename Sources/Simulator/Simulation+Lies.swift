@@ -49,11 +49,14 @@ extension Simulation {
     /// What was written is read back, and is not what is there.
     func isFoundOut(_ flight: Flight) -> Bool {
         let operation = flight.operation
-        guard operation.isVerified, operation.kind == .write else { return false }
+        guard operation.isVerified else { return false }
         let first = disks[flight.disk].sector(at: operation.offset) * 3
         let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
         let count = Int(operation.length) / Geometry.sectorBytes * 3
         var differs = false
+        guard operation.kind == .write else {
+            return (0..<count).contains { disks[flight.disk].cached.cells[first + $0] != 0 }
+        }
         withBuffer(operation.buffer) { wanted in
             differs = (0..<count).contains { disks[flight.disk].cached.cells[first + $0] != wanted[base + $0] }
         }

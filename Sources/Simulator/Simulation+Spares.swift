@@ -48,11 +48,11 @@ extension Simulation {
     /// Old software must be told of a table before anything is in it: by every disk that it may take for current.
     func checkAnnounced() {
         guard let server, spares != nil else { return }
-        for plex in server.mirror.record.configured.members {
+        for plex in server.mirror.goodPlexes.members {
             guard !server.mirror.remaps(of: plex).isEmpty else { continue }
             for other in reachableInSync(server).members {
                 guard let disk = server.disks[Int(other.value)], let record = disks[disk].head?.record,
-                    record.mirror == mirrorUUID, record.inSync.contains(plex), !record[plex].isRemapped
+                    record.mirror == mirrorUUID, record.epoch >= disks[disk].lostEpoch, record.inSync.contains(plex), !record[plex].isRemapped
                 else { continue }
                 return fail("sparing", "plex \(plex) has remaps, and disk \(disk) does not say that it has a table")
             }
