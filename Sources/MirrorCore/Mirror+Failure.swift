@@ -192,7 +192,8 @@ extension Mirror {
                 submitRead(index)
             case .healRecord where slots[index].ticket <= round: acknowledge(index)
             case .promotionWait: promotionEnded(index)
-            case .sparing, .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord, .pinRecord,
+            case .sparing, .idle, .held, .lock, .gate, .reading, .edgeRead, .fanOut, .retryWait, .failureRecord,
+                .pinRecord,
                 .healRecord:
                 break
             }

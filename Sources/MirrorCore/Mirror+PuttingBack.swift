@@ -65,7 +65,8 @@ extension Mirror {
                 repairs.puttingBack?.done += 1
             } else {
                 // Its place has it, and so has the slot, which counts; a table that can't be written is no good.
-                expel(plex, operation: .metadata, plexes[Int(plex.value)].lastFailure, offset: block * Limits.blockBytes)
+                expel(
+                    plex, operation: .metadata, plexes[Int(plex.value)].lastFailure, offset: block * Limits.blockBytes)
             }
         }
         endRepair(index)

@@ -129,7 +129,9 @@ extension Mirror {
     mutating func repairHasNoSource(_ index: Int) {
         let request = slots[index].request
         // Or those that can may not be asked, for plexes have begun to differ.
-        if isEqual(offset: request.offset, length: request.length), !slots[index].isPutBack { noteBad(subject(index), request.offset) }
+        if isEqual(offset: request.offset, length: request.length), !slots[index].isPutBack {
+            noteBad(subject(index), request.offset)
+        }
         endRepair(index)
     }
 
@@ -214,7 +216,8 @@ extension Mirror {
     /// Clients have written over blocks that could not be read.
     mutating func overwritten(_ index: Int) {
         let transfer = slots[index].transfer
-        for plex in slots[index].good.subtracting(slots[index].lacking).members where !plexes[Int(plex.value)].badBlocks.isEmpty {
+        for plex in slots[index].good.subtracting(slots[index].lacking).members
+        where !plexes[Int(plex.value)].badBlocks.isEmpty {
             plexes[Int(plex.value)].badBlocks.remove(transfer.offset..<transfer.offset + transfer.length)
         }
     }

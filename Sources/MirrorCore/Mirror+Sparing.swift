@@ -330,7 +330,9 @@ extension Mirror {
         if copy == 0 {
             sparing.isFirstCopyGood = isGood
             // What lies there now nobody knows. With another plex at hand this one is not worth the risk.
-            if !isGood, working.subtracting(PlexSet(job.plex)).count > 0 { return endJob(isGood: false, sparing.failure) }
+            if !isGood, working.subtracting(PlexSet(job.plex)).count > 0 {
+                return endJob(isGood: false, sparing.failure)
+            }
             return writeTable(job, 1)
         }
         if !isGood, working.subtracting(PlexSet(job.plex)).count > 0 { return endJob(isGood: false, sparing.failure) }
@@ -361,7 +363,7 @@ extension Mirror {
         guard job.purpose == .spare else { return endJob(isGood: true) }
         plexes[position].badBlocks.remove(sparing.block..<sparing.block + Limits.blockBytes)
         record[job.plex].spared += 1
-        hasNewCounters = true
+        wantCommit()
         let slot = sparing.table[sparing.block / Limits.blockBytes] ?? 0
         let milliseconds = (now.nanoseconds - sparing.blockBegunAt) / 1_000_000
         log(

@@ -164,7 +164,10 @@ extension Reactor {
                     {
                         mirrors[mirror].dissolver = (asker, only)
                     } else {
-                        respond(.failure("\(text), but it has not one plex any more, or blocks in its spare pool, and was not dissolved"), to: asker)
+                        respond(
+                            .failure(
+                                "\(text), but it has not one plex any more, or blocks in its spare pool, and was not dissolved"
+                            ), to: asker)
                     }
                     continue
                 }

@@ -109,7 +109,8 @@ extension Simulation {
         perform(.write(Scenario.whole(0).lowerBound..<Scenario.whole(2).upperBound))
         let writes = disks.map(\.writes)
         turn(until: { simulation in
-            simulation.disks[0].cached.cells != simulation.disks[1].cached.cells && simulation.disks[1].writes > writes[1]
+            simulation.disks[0].cached.cells != simulation.disks[1].cached.cells
+                && simulation.disks[1].writes > writes[1]
         })
         crash(leaving: disks, powerFails: false)
     }

@@ -115,7 +115,8 @@ extension Simulation {
     private func checkOverlap(_ operation: DiskOperation, _ isWrite: Bool, _ server: Server) {
         let end = operation.offset + operation.length
         for other in flights {
-            guard let other = other.flatMap({ inData($0.operation, server) }), other.offset < end, operation.offset < other.offset + other.length
+            guard let other = other.flatMap({ inData($0.operation, server) }), other.offset < end,
+                operation.offset < other.offset + other.length
             else {
                 continue
             }

@@ -148,7 +148,9 @@ extension Simulation {
     private func renamed(_ verdict: Verdict, _ name: (Int) -> Int) -> Verdict {
         switch verdict {
         case .assembled(var assembly):
-            assembly.found = assembly.found.mapValues { FoundPlex(disk: name($0.disk), superblock: $0.superblock, remaps: $0.remaps) }
+            assembly.found = assembly.found.mapValues {
+                FoundPlex(disk: name($0.disk), superblock: $0.superblock, remaps: $0.remaps)
+            }
             return .assembled(assembly)
         case .refused(.clonedPlex(let uuid, let disks)):
             return .refused(.clonedPlex(uuid, disks: disks.map(name).sorted()))

@@ -52,7 +52,8 @@ extension Simulation {
             guard !server.mirror.remaps(of: plex).isEmpty else { continue }
             for other in reachableInSync(server).members {
                 guard let disk = server.disks[Int(other.value)], let record = disks[disk].head?.record,
-                    record.mirror == mirrorUUID, record.epoch >= disks[disk].lostEpoch, record.inSync.contains(plex), !record[plex].isRemapped
+                    record.mirror == mirrorUUID, record.epoch >= disks[disk].lostEpoch, record.inSync.contains(plex),
+                    !record[plex].isRemapped
                 else { continue }
                 return fail("sparing", "plex \(plex) has remaps, and disk \(disk) does not say that it has a table")
             }

@@ -130,7 +130,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             encoded.subtracting(documented) == [
                 "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
                 "mirrors.plexes.missedBytes", "mirrors.queueDepth", "mirrors.latency", "mirrors.plexes.queueDepth",
-                "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.plexes.dataDisk",
+                "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.plexes.remapped",
+                "mirrors.plexes.dataDisk",
                 "mirrors.resync.verify", "mirrors.resync.priority", "mirrors.resync.limit",
                 "mirrors.hotSpares", "mirrors.hotSpares.disk", "mirrors.hotSpares.state",
             ])

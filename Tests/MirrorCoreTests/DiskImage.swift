@@ -136,11 +136,25 @@ struct DiskImage {
         return pages
     }
 
+    /// Nil: its superblock says that there is none.
+    func remaps(of superblock: Superblock) -> RemapTable? {
+        guard superblock.isRemapped else { return nil }
+        var table = RemapTable(layout)
+        for page in 0..<table.pageCount {
+            let first = blocks[layout.remapPageOffset(copy: 0, page: page)] ?? []
+            let second = blocks[layout.remapPageOffset(copy: 1, page: page)] ?? []
+            unsafe table.take(
+                page: page, first.span.bytes, second.span.bytes, plex: superblock.plex,
+                blocks: layout.dataBytes / Layout.blockBytes)
+        }
+        return table
+    }
+
     /// Nil: no superblock can be read.
     func found(disk: Int) -> FoundPlex? {
         guard case .found(let superblock) = scan() else { return nil }
         return unsafe FoundPlex(
-            disk: disk, superblock: superblock, pages: pages(of: superblock),
+            disk: disk, superblock: superblock, pages: pages(of: superblock), remaps: remaps(of: superblock),
             copies: SuperblockScan.copies(area: superblockArea.span.bytes, diskBytes: layout.diskBytes))
     }
 }

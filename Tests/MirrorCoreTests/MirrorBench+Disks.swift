@@ -20,7 +20,8 @@ extension MirrorBench {
         let pages =
             own.mirror == record.mirror
             ? found.pages : image.pages(of: found.superblock, mirror: own.parent?.mirror)
-        return MirrorCore.Attachment(found.superblock, basis: JoinBasis(found.superblock, pages, joining: record))
+        return MirrorCore.Attachment(
+            found.superblock, basis: JoinBasis(found.superblock, pages, joining: record), remaps: found.remaps)
     }
 
     /// All bits are set, and the cleaner has looked once: from now on five seconds of rest count.

@@ -84,14 +84,17 @@ final class MirrorBench {
 
     /// - Parameters:
     ///   - present: the plexes whose disks are there; nil: all that the record lists in sync.
+    ///   - spares: slots of each disk's spare pool.
     ///   - dirty: regions whose intent bit is set, on every disk.
     ///   - change: what befell the disk of a plex since it was created.
     convenience init(
         _ record: Record = freshRecord(), present: PlexSet? = nil, dirty: [Int] = [], isReadOnly: Bool = false,
-        limits: Limits = Limits(), change: (Int, inout DiskImage) -> Void = { _, _ in }
+        limits: Limits = Limits(), spares: Int = 0, change: (Int, inout DiskImage) -> Void = { _, _ in }
     ) throws {
         let plexes = try (present ?? record.configured).members.map { plex in
-            try foundWithPages(Int(plex.value), record, bitsPerPage: limits.bitsPerPage) { image in
+            try foundWithPages(
+                Int(plex.value), record, spares: spares, bitsPerPage: limits.bitsPerPage
+            ) { image in
                 if !dirty.isEmpty {
                     image.setPage(sheet: 0, regions: dirty, of: record)
                 }

@@ -12,10 +12,12 @@ enum Disk {
     static let allRegions = [0, 1, 2, 3]
 
     static func layout(
-        dataBytes: UInt64 = dataBytes, regionBytes: UInt64 = 1 << 20, bitsPerPage: Int = BitmapPage.bitCount
+        dataBytes: UInt64 = dataBytes, regionBytes: UInt64 = 1 << 20, spares: Int = 0,
+        bitsPerPage: Int = BitmapPage.bitCount
     ) throws -> Layout {
         try Layout(
-            tinyDisk: bytes, dataBytes: dataBytes, regionBytes: regionBytes, bitsPerPage: UInt64(bitsPerPage))
+            tinyDisk: bytes, dataBytes: dataBytes, regionBytes: regionBytes, spareBytes: UInt64(spares) * 4096,
+            bitsPerPage: UInt64(bitsPerPage))
     }
 }
 
@@ -50,9 +52,9 @@ extension Record {
 
 /// The superblock of plex `index`, on the disk of that number: all that a verdict depends on.
 func found(
-    _ index: Int, _ record: Record, disk: Int? = nil, bitsPerPage: Int = BitmapPage.bitCount
+    _ index: Int, _ record: Record, disk: Int? = nil, spares: Int = 0, bitsPerPage: Int = BitmapPage.bitCount
 ) throws -> FoundPlex {
-    let layout = try Disk.layout(regionBytes: record.regionBytes, bitsPerPage: bitsPerPage)
+    let layout = try Disk.layout(regionBytes: record.regionBytes, spares: spares, bitsPerPage: bitsPerPage)
     return FoundPlex(
         disk: disk ?? index,
         superblock: Superblock(record: record, plex: plexUUID(index), sequence: 1, layout: layout, writer: .none))
@@ -62,11 +64,11 @@ func found(
 ///
 /// - Parameter change: what befell the disk since.
 func foundWithPages(
-    _ index: Int, _ record: Record, bitsPerPage: Int = BitmapPage.bitCount,
+    _ index: Int, _ record: Record, spares: Int = 0, bitsPerPage: Int = BitmapPage.bitCount,
     _ change: (inout DiskImage) -> Void = { _ in }
 ) throws -> FoundPlex {
     var image = DiskImage(
-        try found(index, record, bitsPerPage: bitsPerPage).superblock, bitsPerPage: bitsPerPage)
+        try found(index, record, spares: spares, bitsPerPage: bitsPerPage).superblock, bitsPerPage: bitsPerPage)
     change(&image)
     guard let found = image.found(disk: index) else { throw Missing() }
     return found

@@ -1,4 +1,4 @@
-"""Bad sectors: clients never see them, and the disk is healed in place or its trouble is told."""
+"""Bad sectors of disks without a spare pool: clients never see them, and they are healed in place or told."""
 
 import unittest
 
@@ -16,7 +16,7 @@ class BadSectors(Case):
         self.need_fuse()
         self.sick = SickDisk(self, "sick", SIZE, PLACE)
         self.good = self.disk("good.img", SIZE)
-        self.plexus("create", "data", self.sick.file, self.good)
+        self.plexus("create", "data", self.sick.file, self.good, "--spares", "0")
         self.server = self.serve((self.sick.file, self.good))
         self.server.wait_healthy()
 
