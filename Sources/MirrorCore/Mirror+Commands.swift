@@ -20,6 +20,7 @@ package enum Command: Sendable {
     /// replaces is forgotten, if it replaces one.
     case join(PlexIndex, Attachment, replacing: PlexIndex? = nil)
     case resync(ResyncOrder)
+    case scrub(ScrubOrder)
     case stop
 }
 
@@ -109,6 +110,10 @@ extension Mirror {
             beginStop()
             return
         }
+        if case .scrub(let order) = command {
+            answer(obey(order))
+            return
+        }
         guard !isReadOnly else {
             answer(.refused("the mirror \(record.name) is served read-only"))
             return
@@ -123,7 +128,7 @@ extension Mirror {
         case .takeOffline(let plex): beginOffline(plex)
         case .join(let plex, let attachment, let replaced): beginJoin(plex, attachment, replacing: replaced)
         case .resync(let order): answer(.done(obey(order)))
-        case .stop: break
+        case .scrub, .stop: break
         }
     }
 
@@ -307,7 +312,7 @@ extension Mirror {
             } else {
                 answer(.done("plex \(plex) is forgotten"))
             }
-        case .takeOffline, .join, .resync, .stop: break
+        case .takeOffline, .join, .resync, .scrub, .stop: break
         }
     }
 
@@ -492,7 +497,8 @@ extension Mirror {
             switch slots[index].kind {
             case .client: finish(index, .ioError)
             case .repair: giveUpRepair(index)
-            case .free, .internalFlush, .resyncWindow: giveUpWindow(index)
+            case .scrubRepair: giveUpScrubRepair(index)
+            case .free, .internalFlush, .resyncWindow, .scrub: giveUpWindow(index)
             }
         }
         // A window that is being read would go on to write to a disk that is closed by then.
@@ -535,7 +541,7 @@ extension Mirror {
             } else {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }
-        case .resync: break
+        case .resync, .scrub: break
         case .stop:
             finishStop(
                 record.isClean ? "" : "stopped, but not every plex could be made equal; the next start will resync")

@@ -38,7 +38,7 @@ package enum Effect: Sendable, BitwiseCopyable {
 ///
 /// One file per concern: `Mirror+Requests` (admission, lock), `+Intent` (dirty before data), `+Pages` (writing the
 /// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling),
-/// `+Commit` (the record), `+Joining` (who is copied to, and how much), `+Resync`, `+Commands`, `+Events`, `+Status`.
+/// `+Commit` (the record), `+Joining` (who is copied to, and how much), `+Resync`, `+Scrub`, `+Commands`, `+Events`, `+Status`.
 package struct Mirror: ~Copyable {
     enum Phase: UInt8 {
         case opening, running, stopping, stopped
@@ -99,6 +99,7 @@ package struct Mirror: ~Copyable {
 
     var resync: Resync
     var repairs = Repairs()
+    var scrub: Scrub
     /// Of some plex in use; looked at for each request.
     var hasBadBlocks = false
     /// Something on record that a plex does not hold.
@@ -116,9 +117,11 @@ package struct Mirror: ~Copyable {
     ///   - assembly: the verdict that the mirror may start.
     ///   - attachments: the disks of all plexes that take part, see `Assembly.participants`.
     ///   - recentEvents: the end of the event log, oldest first.
+    ///   - scrubLedger: what is newest of it on the plexes in sync.
     package init(
         assembly: Assembly, writer: Superblock.Writer, entropy: Entropy, isReadOnly: Bool = false,
-        recentEvents: [EventRecord] = [], limits: Limits = Limits(), mutant: Mutant = .none, now: Instant
+        recentEvents: [EventRecord] = [], scrubLedger: ScrubLedger = ScrubLedger(), limits: Limits = Limits(),
+        mutant: Mutant = .none, now: Instant
     ) {
         self.limits = limits
         self.mutant = mutant
@@ -139,6 +142,8 @@ package struct Mirror: ~Copyable {
         granted.reserveCapacity(slotCount)
         outbox.reserveCapacity(slotCount * 4)
         resync = Resync(windows: limits.resyncWindowsIdle)
+        scrub = Scrub(
+            windows: limits.resyncWindowsIdle, scrubLedger, dataBytes: assembly.record.dataBytes)
         tracking = WriteTracking(
             regionBytes: assembly.record.regionBytes, dataBytes: assembly.record.dataBytes,
             bitsPerPage: limits.bitsPerPage, writesInFlight: limits.pageWrites)
@@ -146,6 +151,7 @@ package struct Mirror: ~Copyable {
         eventLog = EventLog(capacity: limits.eventRing, recent: recentEvents)
         adopt(assembly)
         adoptBadRanges()
+        adoptScrub()
     }
 
     package var isStopped: Bool { phase == .stopped }
@@ -211,6 +217,7 @@ package struct Mirror: ~Copyable {
         case .eventLog: eventLogCompleted(tag, result)
         case .detach: detachCompleted(tag, result)
         case .bitmap: pageCompleted(tag, result)
+        case .scrub: ledgerCompleted(tag, result)
         }
         releaseIfIdle(tag.plex)
     }
@@ -227,6 +234,7 @@ package struct Mirror: ~Copyable {
         recordCounters()
         retryRepairs()
         pumpResync()
+        tickScrub()
         forgetReplaced()
         pumpEventLog()
     }

@@ -85,4 +85,12 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case badRangeServed
     /// A write to what a plex does not hold is acknowledged before it is on record that it does now.
     case healedTooEarly
+    /// A scrub reads one plex and compares it with none (ZFS #13642).
+    case scrubReadsOnePlex
+    /// Clients write where the scrub compares.
+    case scrubWithoutLock
+    /// Clients write where a block is given the version of another plex.
+    case scrubRepairUnlocked
+    /// A finished scrub counts for plexes that are away: what they missed is forgotten (ZFS #6103).
+    case scrubForgetsMissed
 }

@@ -58,6 +58,7 @@ struct Plex {
     var joinMark: UInt64 = 0
     var isProven = false
     var badBlocks = BadBlocks()
+    var ledger = LedgerCopy()
 }
 
 extension Assembly {

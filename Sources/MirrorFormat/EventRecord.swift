@@ -19,6 +19,9 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
     case resumed = 19
     case clientRefused = 20
     case offline = 21
+    case scrubStarted = 22
+    case scrubMismatch = 23
+    case scrubFinished = 24
 
     package var text: String {
         switch self {
@@ -39,6 +42,9 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
         case .resumed: "RESUMED"
         case .clientRefused: "CLIENT_REFUSED"
         case .offline: "PLEX_OFFLINE"
+        case .scrubStarted: "SCRUB_STARTED"
+        case .scrubMismatch: "SCRUB_MISMATCH"
+        case .scrubFinished: "SCRUB_FINISHED"
         }
     }
 }

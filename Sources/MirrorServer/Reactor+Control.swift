@@ -138,7 +138,7 @@ extension Reactor {
         case .stop where request.mirror == nil:
             control.asksToStop = true
             respond(stopAll(), to: asker)
-        case .break, .join, .add, .replace, .spare, .resync, .dissolve, .offline, .online, .stop:
+        case .break, .join, .add, .replace, .spare, .resync, .scrub, .dissolve, .offline, .online, .stop:
             guard let name = request.mirror, let route = route(to: name) else {
                 respond(.failure(unknownMirror(request.mirror ?? "")), to: asker)
                 return
@@ -242,7 +242,8 @@ extension Reactor {
         }
         switch gathering.request.verb {
         case .events: answerEvents(gathering)
-        case .status, .resolve, .break, .join, .add, .replace, .spare, .resync, .dissolve, .offline, .online, .stop:
+        case .status, .resolve, .break, .join, .add, .replace, .spare, .resync, .scrub, .dissolve, .offline, .online,
+            .stop:
             answerStatus(gathering)
         }
     }

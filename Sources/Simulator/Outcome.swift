@@ -20,6 +20,8 @@ package struct Options: Sendable {
     /// Some runs tell the engine of several events before they end the batch, some replace plexes and order the resync
     /// about; false: none does, as when seeds below 1100001 were found.
     package var hasAdditions = true
+    /// Scrubs are ordered, and at the end all is scrubbed. Without them a seed means what it always did.
+    package var hasScrubs = false
 
     package init(seed: UInt64, mutant: Mutant = .none) {
         self.seed = seed

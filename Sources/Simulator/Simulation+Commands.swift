@@ -7,6 +7,7 @@ extension Simulation {
         queue.add(.command, at: now + UInt64(random.below(profile.commandNanoseconds * 2)) * crawl + 1)
         guard isHostile, let server, !server.isStopping, !server.isReadOnly else { return }
         if additions?.chance(60) ?? false { orderResync() }
+        scrubTurn()
         let plex = PlexIndex(random.below(disks.count))
         switch random.below(8) {
         case 0 where profile.has(.offline):
@@ -186,7 +187,7 @@ extension Simulation {
         case .breakOff:
             if isDone { checkCopy(command) }
         case .stop: stopAnswer = isDone
-        case .remove, .takeOffline, .resync: break
+        case .remove, .takeOffline, .resync, .scrub: break
         }
     }
 

@@ -14,6 +14,8 @@ package final class Simulation {
     private let hasLongBatches: Bool
     /// Draws what later versions of the engine can do; nil: nothing of it is done.
     var additions: Random?
+    /// Draws scrubs; nil: there are none.
+    var scrubs: Random?
     var profile: Profile
     var limits: Limits
     let layout: Layout
@@ -74,6 +76,7 @@ package final class Simulation {
         hasLongBatches = batches.chance(250) && options.hasAdditions
         var additions = Random(seed: options.seed ^ 0xADD5)
         self.additions = options.hasAdditions && additions.chance(400) ? additions : nil
+        scrubs = options.hasScrubs ? Random(seed: options.seed ^ 0x5C20B) : nil
         profile = Profile(random: &random, disabled: options.disabled)
         var rare = Random(seed: options.seed ^ 0x5EED)
         profile.addRareFaults(random: &rare, disabled: options.disabled)
@@ -86,6 +89,7 @@ package final class Simulation {
         limits.repairRetryNanoseconds = 2_000_000_000
         limits.correctedNanoseconds = 2_000_000_000
         limits.blocksToGoWithout = 6
+        limits.scrubRecordNanoseconds = 200_000_000
         limits.transientRetries = [2, 16][random.below(2)]
         limits.commonFailureRetryNanoseconds = 100_000_000
         limits.cleanAfterNanoseconds = profile.cleanNanoseconds
@@ -234,7 +238,10 @@ package final class Simulation {
         case .fillZeroes(let buffer, let at, let count): fillZeroes(buffer, Int(at), Int(count))
         case .answer: while let (id, answer) = server.mirror.takeAnswer() { answered(id.value, answer) }
         case .events:
-            for event in server.mirror.takeEvents() { note("event: \(event.text)") }
+            for event in server.mirror.takeEvents() {
+                note("event: \(event.text)")
+                checkMismatch(event)
+            }
         case .release(let plex): released(plex, server)
         case .stopped:
             note("stopped")

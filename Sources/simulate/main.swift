@@ -33,6 +33,9 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Without batches and replacements (with --seed): what seeds below 1100001 meant when they were found.")
     var classic = false
 
+    @Flag(help: "With scrubs, which change what a seed means.")
+    var scrubs = false
+
     @Flag(help: "Every script of a few steps, every crash, every state it may leave.")
     var exhaustive = false
 
@@ -96,6 +99,7 @@ struct Simulate: ParsableCommand {
         var options = Options(seed: seed, mutant: mutant)
         options.isTraced = trace
         options.hasAdditions = !classic
+        options.hasScrubs = scrubs
         TrapReport.name("seed \(seed)")
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }
@@ -114,7 +118,9 @@ struct Simulate: ParsableCommand {
         for seed in first..<first + seeds {
             if let minutes, clock.now - start > .seconds(minutes * 60) { break }
             TrapReport.name("seed \(seed)")
-            let outcome = Simulation.run(Options(seed: seed))
+            var options = Options(seed: seed)
+            options.hasScrubs = scrubs
+            let outcome = Simulation.run(options)
             tally.add(outcome)
             guard let violation = outcome.violation else { continue }
             print("seed \(seed): step \(violation.step): \(violation.rule): \(violation.text)")
