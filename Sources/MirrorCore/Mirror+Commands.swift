@@ -417,6 +417,7 @@ extension Mirror {
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
         plexes[Int(plex.value)].attachment = attachment
+        plexes[Int(plex.value)].ledger = .unknown
         commit.forget(plex)
         planCopy(plex, basis)
         leaveOutNumbers(plex)

@@ -3,12 +3,16 @@ package import MirrorFormat
 
 /// What one plex has of the scrub's ledger.
 struct LedgerCopy {
-    /// By page.
+    /// By page; the largest number: nobody knows what lies there.
     var sequences = InlineArray<9, UInt64>(repeating: 0)
-    /// Of the page that is being written; 0: none is.
-    var writing: UInt64 = 0
+    /// The page that is being written.
+    var writing: Int?
+    var writingSequence: UInt64 = 0
     /// It failed once: the ledger is a service, and no plex is given up for it.
     var isDisabled = false
+
+    /// Of a plex that joins: its disk may tell of another side of a split, or of another life.
+    static let unknown = LedgerCopy(sequences: InlineArray(repeating: .max))
 }
 
 /// The ledger is written lazily, to all plexes in use: no acknowledgement depends on it. Entries come before the state,
@@ -28,13 +32,16 @@ extension Mirror {
 
     private mutating func writeLedger(_ plex: PlexIndex) {
         let index = Int(plex.value)
-        guard !plexes[index].isReleasing, !plexes[index].ledger.isDisabled, plexes[index].ledger.writing == 0,
+        guard !plexes[index].isReleasing, !plexes[index].ledger.isDisabled, plexes[index].ledger.writing == nil,
             let attachment = plexes[index].attachment
         else { return }
         let sequences = scrub.ledger.sequences
+        // A mirror that was never scrubbed needs no ledger. A page that was never written is none wherever it lies.
+        guard sequences.contains(where: { $0 > 0 }) else { return }
         let pages = sequences.indices.reversed().filter { sequences[$0] != plexes[index].ledger.sequences[$0] }
         guard let page = pages.first else { return }
-        plexes[index].ledger.writing = sequences[page]
+        plexes[index].ledger.writing = page
+        plexes[index].ledger.writingSequence = sequences[page]
         submitMetadata(
             owner: .scrub, plex: plex, slot: page, generation: 0,
             offset: ScrubLedger.pageOffset(page, diskBytes: attachment.layout.diskBytes))
@@ -42,11 +49,10 @@ extension Mirror {
 
     mutating func ledgerCompleted(_ tag: DiskTag, _ result: DiskResult) {
         let index = Int(tag.plex.value)
-        let written = plexes[index].ledger.writing
-        plexes[index].ledger.writing = 0
+        plexes[index].ledger.writing = nil
         switch result {
         case .transferred:
-            plexes[index].ledger.sequences[tag.slot] = written
+            plexes[index].ledger.sequences[tag.slot] = plexes[index].ledger.writingSequence
             if phase == .running, working.union(recovering).contains(tag.plex) { writeLedger(tag.plex) }
         case .failed(let failure):
             // What is to be tried again is, at the next tick.

@@ -176,6 +176,7 @@ extension Mirror {
                 returned(plex)
             }
             record[plex].role = .recovering
+            plexes[Int(plex.value)].ledger = .unknown
             planCopy(plex, basis)
         }
     }

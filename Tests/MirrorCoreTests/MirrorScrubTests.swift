@@ -403,6 +403,33 @@ extension DataBench {
         #expect(bench.disks[1].image.scrubLedger(of: bench.record.mirror) == bench.mirror.scrubLedger)
     }
 
+    @Test func whatADiskTellsOfAnotherLifeIsForgottenWhenItJoins() throws {
+        let bench = try filled(3)
+        bench.command(.takeOffline(PlexIndex(2)))
+        bench.settle()
+        bench.scrub()
+        var other = ScrubLedger()
+        for number in UInt64(1)...99 {
+            other[200] = Mismatch(offset: 4096, plexes: set(0, 2), odd: .empty, checksums: [], time: number)
+        }
+        let page = 1 + 200 / ScrubLedger.entriesPerPage
+        var bytes = [UInt8](repeating: 0, count: ScrubLedger.pageBytes)
+        do {
+            var span = bytes.mutableSpan
+            var raw = unsafe span.mutableBytes
+            other.encode(page: page, mirror: bench.record.mirror, into: &raw)
+        }
+        let offset = ScrubLedger.pageOffset(page, diskBytes: Disk.bytes)
+        bench.disks[2].image.blocks[offset] = bytes
+        #expect(bench.disks[2].image.scrubLedger(of: bench.record.mirror).entries[200] != nil)
+        try bench.join(2, disk: 2)
+        bench.rest()
+        bench.kill()
+        try bench.start(on: [0, 1, 2])
+        bench.settle()
+        #expect(bench.record.inSync == set(0, 1, 2) && bench.open.isEmpty && bench.status?.mismatches == 0)
+    }
+
     @Test func scrubGoesOnFromWhereItWasAfterAKill() throws {
         let bench = try filled(2, windowBytes: DataBench.small)
         bench.rot(1, onDisk: 1, to: 7)
