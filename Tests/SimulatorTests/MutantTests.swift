@@ -34,6 +34,6 @@ struct MutantTests {
         .badRangeServed: 497,
         .repairWithoutLock: 137,
         .flushSkipsRecovering: 198,
-        .scrubRepairUnlocked: 731,
+        .scrubRepairUnlocked: 686,
     ]
 }
