@@ -1,8 +1,8 @@
 /// What goes over the control socket: one JSON object per line, a request, then responses until `isLast`.
 public struct ControlRequest: Codable, Sendable {
     public enum Verb: String, Codable, Sendable {
-        case status, `break`, join, add, replace, spare, resync, dissolve, offline, online, clear, reactivate, stop,
-            events, resolve
+        case status, `break`, join, add, replace, spare, resync, scrub, dissolve, offline, online, clear, reactivate,
+            stop, events, resolve
     }
 
     public static let currentVersion = 1
@@ -24,12 +24,17 @@ public struct ControlRequest: Codable, Sendable {
     public var metadata: String?
     /// The disk is to be a spare no more.
     public var remove: Bool?
-    /// `pause`, `resume`, `limit`, `verify`, `believe` or `priority`, of a resync.
+    /// `pause`, `resume`, `limit`, `verify`, `believe` or `priority`, of a resync; `start`, `stop`, `limit` or `report`,
+    /// of a scrub.
     public var order: String?
     /// `low`, `normal` or `high`.
     public var priority: String?
     /// Bytes per second; null: no limit.
     public var limit: UInt64?
+    /// A scrub repairs what it finds, with the version of `plex` if that is given.
+    public var repair: Bool?
+    /// A scrub reads holes, too.
+    public var all: Bool?
 
     public init(_ verb: Verb, mirror: String? = nil, plex: String? = nil, disk: String? = nil) {
         self.verb = verb
@@ -48,6 +53,7 @@ public struct ControlResponse: Codable, Sendable {
     public var message: String?
     public var status: StatusReport?
     public var events: [EventReport]?
+    public var scrub: ScrubReport?
 
     public init(isLast: Bool = true) { self.isLast = isLast }
 

@@ -209,6 +209,8 @@ public struct StatusReport: Codable, Sendable {
         public var clients: Int
         public var bitmap: Bitmap?
         public var resync: Resync?
+        /// Null: none has ever run.
+        public var scrub: Scrub?
         /// Requests that clients wait for.
         public var queueDepth: Int?
         /// Null if the mirror is not served.
@@ -248,6 +250,7 @@ public struct StatusReport: Codable, Sendable {
             clients = try container.decode(Int.self, forKey: .clients)
             bitmap = try container.decodeIfPresent(Bitmap.self, forKey: .bitmap)
             resync = try container.decodeIfPresent(Resync.self, forKey: .resync)
+            scrub = try container.decodeIfPresent(Scrub.self, forKey: .scrub)
             queueDepth = try container.decodeIfPresent(Int.self, forKey: .queueDepth)
             latency = try container.decodeIfPresent(Latency.self, forKey: .latency)
             plexes = try container.decode([Plex].self, forKey: .plexes)
@@ -268,8 +271,7 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(clients, forKey: .clients)
             try container.encode(bitmap, forKey: .bitmap)
             try container.encode(resync, forKey: .resync)
-            // Null: no scrub has ever run, for there is none in this version.
-            try container.encodeNil(forKey: .scrub)
+            try container.encode(scrub, forKey: .scrub)
             try container.encode(queueDepth, forKey: .queueDepth)
             try container.encode(latency, forKey: .latency)
             try container.encode(plexes, forKey: .plexes)

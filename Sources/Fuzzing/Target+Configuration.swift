@@ -37,7 +37,7 @@ extension Target {
 
     private static let words = [
         "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", "auto-rejoin",
-        "rejoin-delay", " = ", "=", "[", "]",
+        "rejoin-delay", "scrub-every", "scrub-limit", "\"30d\"", "\"20M\"", " = ", "=", "[", "]",
         "[[", "]]",
         "{",
         "}", ",", ".", "\n", "\r\n", "\t", " ", "#", "\"", "'", "\"\"\"", "'''", "\\", "\\u0041", "\\U0010FFFF",
@@ -53,7 +53,8 @@ extension ServerOptions {
         disks == other.disks && listen == other.listen && socket == other.socket && control == other.control
             && defaultMirror == other.defaultMirror && allowDegraded == other.allowDegraded
             && isReadOnly == other.isReadOnly && threads == other.threads && autoRejoin == other.autoRejoin
-            && rejoinSeconds == other.rejoinSeconds
+            && rejoinSeconds == other.rejoinSeconds && scrubSeconds == other.scrubSeconds
+            && scrubLimit == other.scrubLimit
     }
 }
 
@@ -70,6 +71,8 @@ extension Input {
         options.threads = oneIn(2) ? 1 + below(64) : nil
         options.autoRejoin = oneIn(2) ? oneIn(2) : nil
         options.rejoinSeconds = oneIn(2) ? below(86_401) : nil
+        options.scrubSeconds = oneIn(2) ? (1 + below(87_600)) * 3600 : nil
+        options.scrubLimit = oneIn(2) ? UInt64(1 + below(1 << 20)) << 10 : nil
         return options
     }
 
@@ -92,6 +95,8 @@ extension Input {
         if options.isReadOnly || oneIn(2) { lines.append("read-only = \(options.isReadOnly)") }
         if let rejoins = options.autoRejoin { lines.append("auto-rejoin = \(rejoins)") }
         if let seconds = options.rejoinSeconds { lines.append("rejoin-delay = \(seconds)") }
+        if let seconds = options.scrubSeconds { lines.append("scrub-every = \"\(seconds / 3600)h\"") }
+        if let limit = options.scrubLimit { lines.append("scrub-limit = \"\(limit >> 10)K\"") }
         if let threads = options.threads { lines.append("threads = \(threads)") }
         shuffle(&lines)
         return lines.map { $0 + "\n" }.joined()

@@ -191,7 +191,7 @@ private struct Driver: ~Copyable {
             mirror.encodeMetadata(operation, into: &raw)
             let isInside = layout.areas.contains { $0.offset <= operation.offset && end <= $0.end }
             try require(isInside, "metadata at \(operation.offset), outside of every area")
-        case .read, .write, .deallocate, .zero, .queryAllocation:
+        case .read, .write, .deallocate, .zero, .queryAllocation, .compare, .checksum, .findData:
             try require(end <= layout.dataBytes, "\(operation.kind) at \(operation.offset), beyond the data")
         case .flush: break
         }

@@ -16,7 +16,7 @@ package struct Target: Sendable, CustomStringConvertible {
     package var description: String { name }
 
     package static let all: [Target] = [
-        .superblock, .scan, .page, .event, .assembly, .opening, .configuration, .control, .session,
+        .superblock, .scan, .page, .event, .scrubLedger, .assembly, .opening, .configuration, .control, .session,
     ]
 }
 

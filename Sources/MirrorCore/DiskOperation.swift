@@ -3,7 +3,7 @@ package import MirrorFormat
 /// Names an operation until its completion is reaped. Fits the 64 bits that io_uring carries.
 package struct DiskTag: Hashable, Sendable, BitwiseCopyable {
     package enum Owner: UInt8, Sendable, BitwiseCopyable {
-        case request, commit, eventLog, detach, bitmap, sparing
+        case request, commit, eventLog, detach, bitmap, scrub, sparing
     }
 
     package let raw: UInt64
@@ -39,6 +39,12 @@ package struct DiskOperation: Sendable, BitwiseCopyable {
         case writeMetadata
         /// Ask which parts of the range are holes; the result stays with the driver, for `request`.
         case queryAllocation
+        /// Read it and compare it with the buffer; failed(differs) if it is not the same.
+        case compare
+        /// Read it; the result is its CRC-32C.
+        case checksum
+        /// How much of the range, from its beginning, is a hole; 0 where nobody knows.
+        case findData
     }
 
     package var tag: DiskTag
@@ -50,6 +56,8 @@ package struct DiskOperation: Sendable, BitwiseCopyable {
     package var isSparse = false
     /// Of a write, or the zeroing of a block: it is read back before it counts as done, and compared.
     package var isVerified = false
+    /// Of what reads: from the disk itself, not from a cache.
+    package var isUncached = false
     package var buffer: BufferID
     package var bufferOffset: UInt64
     package var offset: UInt64
@@ -102,7 +110,8 @@ package struct DiskFailure: Sendable, Hashable, BitwiseCopyable {
 }
 
 package enum DiskResult: Sendable, BitwiseCopyable {
-    /// Bytes moved, for reads and writes; for anything else the number means nothing.
+    /// Bytes moved, for reads and writes; what `checksum` and `findData` say; for anything else the number means
+    /// nothing.
     case transferred(UInt64)
     case failed(DiskFailure)
 }

@@ -20,6 +20,8 @@ package struct Limits: Sendable {
     package var clientActiveNanoseconds: UInt64 = 50_000_000
     /// Before an unreadable source is tried again.
     package var resyncRetryNanoseconds: UInt64 = 10_000_000_000
+    /// How far a scrub got is recorded so often.
+    package var scrubRecordNanoseconds: UInt64 = 5_000_000_000
     /// EAGAIN and the like, per operation, at once; afterwards the operation has failed.
     package var transientRetries: UInt8 = 16
     /// A write that failed on every plex alike is tried again so often, so far apart, before its error is

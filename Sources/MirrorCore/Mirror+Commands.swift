@@ -26,6 +26,7 @@ package enum Command: Sendable {
     /// `reactivate`: a plex in sync whose disk is good again; what lies in its spare pool goes back, and what is bad is
     /// tried again.
     case reactivate(PlexIndex)
+    case scrub(ScrubOrder)
     case stop
 }
 
@@ -117,6 +118,10 @@ extension Mirror {
             beginStop()
             return
         }
+        if case .scrub(let order) = command {
+            answer(obey(order))
+            return
+        }
         guard !isReadOnly else {
             answer(.refused("the mirror \(record.name) is served read-only"))
             return
@@ -133,7 +138,7 @@ extension Mirror {
         case .takeOffline(let plex): beginOffline(plex)
         case .join(let plex, let attachment, let replaced): beginJoin(plex, attachment, replacing: replaced)
         case .resync(let order): answer(.done(obey(order)))
-        case .stop: break
+        case .scrub, .stop: break
         }
     }
 
@@ -360,7 +365,7 @@ extension Mirror {
             } else {
                 answer(.done("plex \(plex) is forgotten"))
             }
-        case .takeOffline, .join, .resync, .clear, .reactivate, .stop: break
+        case .takeOffline, .join, .resync, .scrub, .clear, .reactivate, .stop: break
         }
     }
 
@@ -466,6 +471,7 @@ extension Mirror {
         record[plex] = member
         plexes[Int(plex.value)] = Plex()
         attach(plex, attachment)
+        plexes[Int(plex.value)].ledger = .unknown
         commit.forget(plex)
         planCopy(plex, basis)
         leaveOutNumbers(plex)
@@ -548,7 +554,8 @@ extension Mirror {
             switch slots[index].kind {
             case .client: finish(index, .ioError)
             case .repair: giveUpRepair(index)
-            case .free, .internalFlush, .resyncWindow: giveUpWindow(index)
+            case .scrubRepair: giveUpScrubRepair(index)
+            case .free, .internalFlush, .resyncWindow, .scrub: giveUpWindow(index)
             }
         }
         // A window that is being read would go on to write to a disk that is closed by then.
@@ -592,7 +599,7 @@ extension Mirror {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }
         case .clear(let plex): answer(.done("the counters of plex \(plex) begin anew"))
-        case .resync, .reactivate: break
+        case .resync, .scrub, .reactivate: break
         case .stop:
             finishStop(
                 record.isClean ? "" : "stopped, but not every plex could be made equal; the next start will resync")

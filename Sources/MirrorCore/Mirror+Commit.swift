@@ -281,6 +281,7 @@ extension Mirror {
         case .detach: encodeDetached(operation, into: &bytes)
         case .bitmap: encodePage(operation, into: &bytes)
         case .sparing: encodeRemapPage(operation, into: &bytes)
+        case .scrub: scrub.ledger.encode(page: operation.tag.slot, mirror: record.mirror, into: &bytes)
         case .request: preconditionFailure("requests write no metadata")
         }
     }

@@ -187,6 +187,8 @@ extension Mirror {
             switch slots[index].step {
             case .parked: acknowledge(index)
             case .failureRecord where slots[index].ticket <= round: finish(index, slots[index].status)
+            case .pinRecord where slots[index].ticket <= round && slots[index].kind == .scrubRepair:
+                sourcePinned(index)
             case .pinRecord where slots[index].ticket <= round:
                 slots[index].step = slots[index].resumeStep
                 submitRead(index)

@@ -33,7 +33,7 @@ extension Mirror {
         switch running.command {
         case .breakOff(let plex, _, let mustBeWhole): breakPutBack(plex, mustBeWhole: mustBeWhole)
         case .reactivate(let plex): reactivated(plex, putting)
-        case .remove, .takeOffline, .join, .resync, .clear, .stop: break
+        case .remove, .takeOffline, .join, .resync, .scrub, .clear, .stop: break
         }
     }
 

@@ -69,7 +69,7 @@ extension Mirror {
             return
         }
         switch slots[index].kind {
-        case .free, .internalFlush: preconditionFailure("reads nothing")
+        case .free, .internalFlush, .scrub, .scrubRepair: preconditionFailure("reads nothing")
         case .resyncWindow: windowRead(index, from: plex)
         case .repair: repairRead(index)
         case .client:
@@ -170,7 +170,7 @@ extension Mirror {
 
     private mutating func noSourceLeft(_ index: Int) {
         switch slots[index].kind {
-        case .free, .internalFlush: preconditionFailure("reads nothing")
+        case .free, .internalFlush, .scrub, .scrubRepair: preconditionFailure("reads nothing")
         case .resyncWindow: windowSourceFailed(index)
         case .repair: repairHasNoSource(index)
         case .client:

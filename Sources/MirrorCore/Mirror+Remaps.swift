@@ -7,7 +7,7 @@ extension Mirror {
     /// The operation, or the beginning of it that lies in one piece: whoever submits it goes on from there.
     func mapped(_ operation: DiskOperation) -> DiskOperation {
         let index = Int(operation.plex.value)
-        guard operation.kind != .flush, operation.kind != .queryAllocation,
+        guard operation.kind != .flush, operation.kind != .queryAllocation, operation.kind != .findData,
             let remap = plexes[index].remaps.first(from: operation.offset / Limits.blockBytes)
         else { return operation }
         let start = remap.block * Limits.blockBytes
@@ -36,7 +36,7 @@ extension Mirror {
             // The pool keeps its space: it must never meet ENOSPC.
             piece.kind = .zero
             piece.isDurable = true
-        case .read, .flush, .writeMetadata, .queryAllocation: break
+        case .read, .compare, .checksum, .findData, .flush, .writeMetadata, .queryAllocation: break
         }
         return piece
     }

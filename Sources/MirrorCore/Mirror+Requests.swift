@@ -66,6 +66,8 @@ extension Mirror {
         let isUnlocked =
             mutant == .resyncWithoutLock && slots[index].kind == .resyncWindow
             || mutant == .repairWithoutLock && slots[index].kind == .repair
+            || mutant == .scrubWithoutLock && slots[index].kind == .scrub
+            || mutant == .scrubRepairUnlocked && slots[index].kind == .scrubRepair
         if isUnlocked {
             lockGranted(index)
             return
@@ -81,6 +83,8 @@ extension Mirror {
         switch slots[index].kind {
         case .resyncWindow: startRead(index)
         case .repair: startRepair(index)
+        case .scrub: startScrub(index)
+        case .scrubRepair: startScrubRepair(index)
         case .free, .internalFlush: preconditionFailure("holds no lock")
         case .client:
             switch request.kind {

@@ -60,9 +60,7 @@ extension Mirror {
     private mutating func announceResync() {
         guard !resync.isAnnounced else { return }
         resync.isAnnounced = true
-        resync.secondStart = now.nanoseconds
-        resync.secondBytes = 0
-        resync.copied = 0
+        resync.beginCounting(at: now.nanoseconds)
         let regions = activeSweeps.reduce(0) { max($0, resync.sweeps[$1].todo.population) }
         let bytes = min(UInt64(regions) * tracking.regionBytes, record.dataBytes)
         let text =

@@ -10,7 +10,7 @@ extension Mirror {
         guard !slots[index].isSpared, !slots[index].isPutBack, phase == .running, !isReadOnly else { return false }
         switch slots[index].transfer.kind {
         case .write, .zero, .deallocate: break
-        case .read, .flush, .writeMetadata, .queryAllocation: return false
+        case .read, .compare, .checksum, .findData, .flush, .writeMetadata, .queryAllocation: return false
         }
         let candidates = slots[index].failed.intersection(slots[index].failedByMedia)
             .intersection(working.union(recovering)).filter { plexes[Int($0.value)].remaps.slotCount > 0 }
@@ -183,7 +183,7 @@ extension Mirror {
     /// Blocks that could be put nowhere come on record, if others have them.
     private mutating func list(_ job: Sparing.Job) -> Bool {
         let others = working.subtracting(PlexSet(job.plex))
-        let holders = slots[job.slot].kind == .repair ? others : others.intersection(slots[job.slot].good)
+        let holders = slots[job.slot].kind == .client ? others.intersection(slots[job.slot].good) : others
         let isHeld = sparing.lost.allSatisfy { block in
             !holders.filter { !record.isBad($0, offset: block, length: Limits.blockBytes) }.isEmpty
         }

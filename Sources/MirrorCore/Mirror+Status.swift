@@ -22,6 +22,27 @@ package struct MirrorStatus: Sendable {
         package var isRunning = true
     }
 
+    package struct ScrubStatus: Sendable {
+        package var isRunning: Bool
+        /// Nanoseconds since 1970; 0: never.
+        package var lastFinished: UInt64
+        /// Blocks in which plexes are known to differ, and of these those that the ledger has no room for.
+        package var mismatches: UInt64
+        package var unrecorded: UInt64
+        package var done: UInt64
+        package var total: UInt64
+        package var bytesPerSecond: UInt64
+        package var etaSeconds: UInt64?
+        /// Why it does not go on; nil: it does, or does not run.
+        package var waiting: String?
+        /// Bytes per second, by the user's order.
+        package var limit: UInt64?
+        package var manner: ScrubManner
+        /// Blocks, by this scrub or by the last.
+        package var repaired: UInt64
+        package var unreadable: UInt64
+    }
+
     package struct PlexStatus: Sendable {
         package var index: PlexIndex
         package var member: Member
@@ -47,6 +68,8 @@ package struct MirrorStatus: Sendable {
     package var dirtyRegions: UInt64
     package var regions: UInt64
     package var resync: ResyncStatus?
+    /// Nil: none has ever run.
+    package var scrub: ScrubStatus?
     package var plexes: [PlexStatus]
 }
 
@@ -55,7 +78,8 @@ extension Mirror {
         let regions = (record.dataBytes + record.regionBytes - 1) / record.regionBytes
         var status = MirrorStatus(
             state: .healthy, reason: nil, action: nil, record: record, isReadOnly: isReadOnly,
-            dirtyRegions: UInt64(tracking.intent.population), regions: regions, resync: resyncStatus(), plexes: [])
+            dirtyRegions: UInt64(tracking.intent.population), regions: regions, resync: resyncStatus(),
+            scrub: scrubStatus(), plexes: [])
         for plex in record.configured.members { status.plexes.append(plexStatus(plex)) }
         judge(&status)
         return status
@@ -199,6 +223,10 @@ extension Mirror {
                 : resync.isBehind.map { "none; it goes on when the resync of mirror \($0), which comes first, is done" }
                     ?? (resync.blockedAt == nil
                         ? "none; wait: plexus wait \(name)" : "the source has unreadable blocks")
+        }
+        if status.state == .healthy, let scrub = status.scrub, scrub.mismatches > 0 {
+            status.reason = "plexes differ in \(scrub.mismatches) blocks of \(Limits.blockBytes) bytes"
+            status.action = "see which: plexus scrub \(name) --report"
         }
         if status.state == .healthy, working.count < 2, record.configured.count < 2 {
             status.reason = "one plex only: no redundancy"

@@ -5,6 +5,7 @@ extension Mirror {
     /// The lock is held and the mirror is marked dirty.
     mutating func startMutation(_ index: Int) {
         if slots[index].kind == .repair { return startRepairCopy(index) }
+        if slots[index].kind == .scrubRepair { return writeScrubRepair(index) }
         slots[index].fragment = .head
         advance(index)
     }
@@ -190,6 +191,7 @@ extension Mirror {
             plex: plex, kind: transfer.kind, isDurable: transfer.isDurable,
             isSparse: slots[index].kind == .resyncWindow && !slots[index].windowEqualises,
             isVerified: transfer.kind == .write && isVerified(slots[index].kind),
+            isUncached: slots[index].isOfScrub && transfer.kind != .write,
             buffer: slots[index].request.buffer,
             bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
             length: transfer.length - done, request: slots[index].request.id)
@@ -199,15 +201,16 @@ extension Mirror {
 
     private func isVerified(_ kind: Slot.Kind) -> Bool {
         switch kind {
-        case .repair: true
+        case .repair, .scrubRepair: true
         case .resyncWindow: resync.isVerifying
-        case .free, .client, .internalFlush: false
+        case .free, .client, .internalFlush, .scrub: false
         }
     }
 
     mutating func requestCompleted(_ tag: DiskTag, _ result: DiskResult) {
         let index = tag.slot
         let plex = tag.plex
+        if slots[index].isOfScrub, slots[index].step == .reading { return scrubCompleted(tag, result) }
         precondition(slots[index].generation == tag.generation && slots[index].pending.contains(plex))
         var failure: DiskFailure?
         // One that was expelled meanwhile gets nothing more.
@@ -309,7 +312,7 @@ extension Mirror {
         }
     }
 
-    private mutating func retryTransient(_ index: Int) -> Bool {
+    mutating func retryTransient(_ index: Int) -> Bool {
         slots[index].transients += 1
         return slots[index].transients <= limits.transientRetries
     }
@@ -329,6 +332,10 @@ extension Mirror {
             return
         case .repair:
             repairWritten(index)
+            return
+        case .scrub: preconditionFailure("writes nothing")
+        case .scrubRepair:
+            scrubRepairWritten(index)
             return
         case .client: break
         }
@@ -372,7 +379,7 @@ extension Mirror {
 
     func operationName(_ index: Int) -> FailedOperation {
         switch slots[index].transfer.kind {
-        case .read, .queryAllocation: .read
+        case .read, .queryAllocation, .compare, .checksum, .findData: .read
         case .write: .write
         case .deallocate, .zero: .zero
         case .flush: .flush

@@ -38,7 +38,8 @@ package enum Effect: Sendable, BitwiseCopyable {
 ///
 /// One file per concern: `Mirror+Requests` (admission, lock), `+Intent` (dirty before data), `+Pages` (writing the
 /// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling),
-/// `+Repair`, `+Sparing`, `+Remaps` (bad blocks), `+BadRanges` (what a plex lacks), `+Commit` (the record), `+Joining` (who is copied to, and how much), `+Resync`, `+Commands`, `+Events`, `+Status`.
+/// `+Repair`, `+Sparing`, `+Remaps` (bad blocks), `+BadRanges` (what a plex lacks), `+Commit` (the record), `+Joining`
+/// (who is copied to, and how much), `+Resync`, `+Scrub`, `+Commands`, `+Events`, `+Status`.
 package struct Mirror: ~Copyable {
     enum Phase: UInt8 {
         case opening, running, stopping, stopped
@@ -99,6 +100,7 @@ package struct Mirror: ~Copyable {
 
     var resync: Resync
     var repairs = Repairs()
+    var scrub: Scrub
     /// Of some plex in use; looked at for each request.
     var hasBadBlocks = false
     var sparing = Sparing()
@@ -119,9 +121,11 @@ package struct Mirror: ~Copyable {
     ///   - assembly: the verdict that the mirror may start.
     ///   - attachments: the disks of all plexes that take part, see `Assembly.participants`.
     ///   - recentEvents: the end of the event log, oldest first.
+    ///   - scrubLedger: what is newest of it on the plexes in sync.
     package init(
         assembly: Assembly, writer: Superblock.Writer, entropy: Entropy, isReadOnly: Bool = false,
-        recentEvents: [EventRecord] = [], limits: Limits = Limits(), mutant: Mutant = .none, now: Instant
+        recentEvents: [EventRecord] = [], scrubLedger: ScrubLedger = ScrubLedger(), limits: Limits = Limits(),
+        mutant: Mutant = .none, now: Instant
     ) {
         self.limits = limits
         self.mutant = mutant
@@ -142,6 +146,8 @@ package struct Mirror: ~Copyable {
         granted.reserveCapacity(slotCount)
         outbox.reserveCapacity(slotCount * 4)
         resync = Resync(windows: limits.resyncWindowsIdle)
+        scrub = Scrub(
+            windows: limits.resyncWindowsIdle, scrubLedger, dataBytes: assembly.record.dataBytes)
         tracking = WriteTracking(
             regionBytes: assembly.record.regionBytes, dataBytes: assembly.record.dataBytes,
             bitsPerPage: limits.bitsPerPage, writesInFlight: limits.pageWrites)
@@ -150,6 +156,7 @@ package struct Mirror: ~Copyable {
         adopt(assembly)
         adoptBadRanges()
         adoptCorrected(recentEvents)
+        adoptScrub()
     }
 
     package var isStopped: Bool { phase == .stopped }
@@ -216,6 +223,7 @@ package struct Mirror: ~Copyable {
         case .detach: detachCompleted(tag, result)
         case .bitmap: pageCompleted(tag, result)
         case .sparing: sparingCompleted(tag, result)
+        case .scrub: ledgerCompleted(tag, result)
         }
         releaseIfIdle(tag.plex)
     }
@@ -233,6 +241,7 @@ package struct Mirror: ~Copyable {
         retrySparing()
         retryRepairs()
         pumpResync()
+        tickScrub()
         forgetReplaced()
         pumpEventLog()
     }

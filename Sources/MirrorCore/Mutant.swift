@@ -91,4 +91,12 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case remapNotWritten
     /// The first block is put into the spare pool before it is on record that there is a table.
     case remapUnannounced
+    /// A scrub reads one plex and compares it with none (ZFS #13642).
+    case scrubReadsOnePlex
+    /// Clients write where the scrub compares.
+    case scrubWithoutLock
+    /// Clients write where a block is given the version of another plex.
+    case scrubRepairUnlocked
+    /// A finished scrub counts for plexes that are away: what they missed is forgotten (ZFS #6103).
+    case scrubForgetsMissed
 }

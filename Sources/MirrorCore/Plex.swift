@@ -68,6 +68,7 @@ struct Plex {
     var badBlocks = BadBlocks()
     /// Blocks that lie in the spare pool.
     var remaps = RemapTable(slotCount: 0)
+    var ledger = LedgerCopy()
 }
 
 extension Assembly {
@@ -187,6 +188,7 @@ extension Mirror {
                 returned(plex)
             }
             record[plex].role = .recovering
+            plexes[Int(plex.value)].ledger = .unknown
             planCopy(plex, basis)
         }
     }

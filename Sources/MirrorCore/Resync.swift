@@ -83,16 +83,9 @@ struct Resync {
     var priority = ResyncPriority.normal
     /// The mirror whose copying comes first, so that nothing is begun here.
     var isBehind: String?
-    /// Bytes per second; nil: no limit. What may be begun now, and when that was last worked out.
-    private(set) var limit: UInt64?
-    private var allowance: Int64 = 0
-    private var allowanceAt: UInt64 = 0
+    private var pace = Pace()
     /// The last that was finished since the start.
     var last: Finished?
-    /// Copied in the last whole second, and the running second's start.
-    var bytesPerSecond: UInt64 = 0
-    var secondStart: UInt64 = 0
-    var secondBytes: UInt64 = 0
 
     struct Finished {
         var plex: PlexIndex?
@@ -143,39 +136,26 @@ struct Resync {
 
     // MARK: limit
 
-    mutating func limit(to rate: UInt64?, at nanoseconds: UInt64) {
-        limit = rate
-        allowance = 0
-        allowanceAt = nanoseconds
-    }
+    /// Bytes per second; nil: no limit.
+    var limit: UInt64? { pace.limit }
 
-    /// So that a low limit does not mean a long stretch now and nothing for seconds.
-    var largestWindow: UInt64 {
-        guard let limit else { return .max }
-        return max(limit / 16 / Limits.blockBytes, 1) * Limits.blockBytes
-    }
+    mutating func limit(to rate: UInt64?, at nanoseconds: UInt64) { pace.limit(to: rate, at: nanoseconds) }
 
-    /// A bucket that fills at the rate of the limit, for a quarter of a second at most: longer than the server's ticks.
-    mutating func mayCopy(at nanoseconds: UInt64) -> Bool {
-        guard let limit else { return true }
-        // 1 GiB/s for an hour are 3.9e12 bytes; times a rate in nanoseconds that would not fit an integer.
-        let grown = Double(limit) * Double(nanoseconds - allowanceAt) / 1e9
-        guard grown >= 1 else { return allowance > 0 }
-        allowanceAt = nanoseconds
-        allowance = min(allowance + Int64(min(grown, 1e15)), Int64(max(limit / 4, Limits.blockBytes)))
-        return allowance > 0
-    }
+    var largestWindow: UInt64 { pace.largestWindow }
 
-    mutating func spend(_ bytes: UInt64) { if limit != nil { allowance -= Int64(bytes) } }
+    mutating func mayCopy(at nanoseconds: UInt64) -> Bool { pace.mayGoOn(at: nanoseconds) }
+
+    mutating func spend(_ bytes: UInt64) { pace.spend(bytes) }
+
+    var bytesPerSecond: UInt64 { pace.bytesPerSecond }
+
+    mutating func beginCounting(at nanoseconds: UInt64) {
+        copied = 0
+        pace.begin(at: nanoseconds)
+    }
 
     mutating func count(_ bytes: UInt64, at nanoseconds: UInt64) {
         copied += bytes
-        secondBytes += bytes
-        let elapsed = nanoseconds - secondStart
-        if elapsed >= 1_000_000_000 {
-            bytesPerSecond = UInt64(Double(secondBytes) * 1e9 / Double(elapsed))
-            secondStart = nanoseconds
-            secondBytes = 0
-        }
+        pace.count(bytes, at: nanoseconds)
     }
 }

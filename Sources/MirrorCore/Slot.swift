@@ -11,6 +11,8 @@ internal import MirrorFormat
 ///     window: lock -> reading -> fanOut -> done            a piece of the resync
 ///     repair: lock -> gate -> reading -> fanOut -> done    a block that one plex could not read
 ///             lock -> reading -> done                      or whether it is one
+///     scrub:  lock -> reading -> done                      a piece of the scrub
+///             lock -> reading -> gate -> fanOut -> done    a block that it found different
 struct Slot {
     enum Kind: UInt8, BitwiseCopyable {
         case free
@@ -18,6 +20,8 @@ struct Slot {
         case resyncWindow
         case repair
         case internalFlush
+        case scrub
+        case scrubRepair
     }
 
     enum Step: UInt8, BitwiseCopyable {
@@ -115,6 +119,8 @@ struct Slot {
     var progress = InlineArray<8, UInt64>(repeating: 0)
     /// The next slot in whatever queue this one stands in.
     var next: Int32 = -1
+
+    var isOfScrub: Bool { kind == .scrub || kind == .scrubRepair }
 }
 
 /// What an internal flush is for.

@@ -23,6 +23,9 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
     case clientRefused = 20
     case offline = 21
     case cleared = 26
+    case scrubStarted = 22
+    case scrubMismatch = 23
+    case scrubFinished = 24
 
     package var text: String {
         switch self {
@@ -47,6 +50,9 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
         case .clientRefused: "CLIENT_REFUSED"
         case .offline: "PLEX_OFFLINE"
         case .cleared: "CLEARED"
+        case .scrubStarted: "SCRUB_STARTED"
+        case .scrubMismatch: "SCRUB_MISMATCH"
+        case .scrubFinished: "SCRUB_FINISHED"
         }
     }
 }

@@ -14,6 +14,8 @@ internal import Foundation
 ///     auto-rejoin = true
 ///     rejoin-delay = 10
 ///     spare-delay = 300
+///     scrub-every = "30d"
+///     scrub-limit = "20M"
 public struct Configuration: Sendable {
     private enum Kind {
         case text, texts, textOrTexts, flag, number
@@ -22,7 +24,7 @@ public struct Configuration: Sendable {
     private static let keys: [String: Kind] = [
         "disks": .texts, "socket": .text, "listen": .textOrTexts, "control": .text, "default": .text, "degraded": .flag,
         "read-only": .flag, "threads": .number, "on-event": .text, "auto-rejoin": .flag, "rejoin-delay": .number,
-        "spare-delay": .number,
+        "spare-delay": .number, "scrub-every": .text, "scrub-limit": .text,
     ]
     private var table: [String: Value] = [:]
 
@@ -64,7 +66,9 @@ public struct Configuration: Sendable {
             throw DiskError("unknown key \(key); known: \(keys.keys.sorted().joined(separator: ", "))")
         }
         switch (kind, value) {
-        case (.text, .text(let text)), (.textOrTexts, .text(let text)): return .text(text)
+        case (.text, .text(let text)), (.textOrTexts, .text(let text)):
+            if let refusal = refusal(key, text) { throw DiskError("\(key): \(refusal)") }
+            return .text(text)
         case (.texts, .list(let values)), (.textOrTexts, .list(let values)): return .texts(try texts(key, values))
         case (.flag, .flag(let flag)): return .flag(flag)
         case (.number, .number(let number)):
@@ -94,6 +98,16 @@ public struct Configuration: Sendable {
         return nil
     }
 
+    private static func refusal(_ key: String, _ text: String) -> String? {
+        if key == "scrub-every", ScrubPolicy.seconds(text) == nil {
+            return "\(text) is no time such as 30d, 12h or 90m"
+        }
+        if key == "scrub-limit", ScrubPolicy.bytes(text) == nil {
+            return "\(text) is no number of bytes per second such as 20M"
+        }
+        return nil
+    }
+
     /// Fills in what the command line left open.
     public func complete(_ options: inout ServerOptions) {
         if options.disks.isEmpty, case .texts(let disks) = table["disks"] { options.disks = disks }
@@ -112,6 +126,12 @@ public struct Configuration: Sendable {
         }
         if options.spareSeconds == nil, case .number(let seconds) = table["spare-delay"] {
             options.spareSeconds = seconds
+        }
+        if options.scrubSeconds == nil, case .text(let text) = table["scrub-every"] {
+            options.scrubSeconds = ScrubPolicy.seconds(text)
+        }
+        if options.scrubLimit == nil, case .text(let text) = table["scrub-limit"] {
+            options.scrubLimit = ScrubPolicy.bytes(text)
         }
         if case .flag(true) = table["degraded"] { options.allowDegraded = true }
         if case .flag(true) = table["read-only"] { options.isReadOnly = true }

@@ -116,7 +116,7 @@ struct ServerLimits {
     /// At least this, and more for many mirrors: each may have on each of 8 plexes two superblock copies, a block of
     /// the event log and eight pages of the bitmap in flight.
     var metadataPoolBytes = 16 << 20
-    var metadataPagesPerMirror = 96
+    var metadataPagesPerMirror = 104
     /// While others wait for memory, a client that holds some and moves nothing for so long is cut off.
     var stallNanoseconds: UInt64 = 2_000_000_000
     /// For the last replies when the server stops.

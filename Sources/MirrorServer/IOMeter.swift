@@ -19,7 +19,8 @@ struct IOMeter {
             case .deallocate, .zero: self = .zero
             case .flush: self = .flush
             case .writeMetadata: self = .metadata
-            case .queryAllocation: return nil
+            case .compare, .checksum: self = .read
+            case .queryAllocation, .findData: return nil
             }
         }
 

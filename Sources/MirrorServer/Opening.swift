@@ -157,7 +157,7 @@ struct Opening: ~Copyable {
         let events = recentEvents(group, assembly)
         let mirror = Mirror(
             assembly: assembly, writer: systemWriter(), entropy: systemEntropy(), isReadOnly: options.isReadOnly,
-            recentEvents: events, now: currentInstant())
+            recentEvents: events, scrubLedger: scrubLedger(group, assembly), now: currentInstant())
         do throws(SystemError) {
             var one = try ServedMirror(
                 mirror: mirror, disks: disks, events: events, limits: Limits()
@@ -181,6 +181,15 @@ struct Opening: ~Copyable {
             for event in events { bySequence[event.sequence] = event }
         }
         return bySequence.values.sorted { $0.sequence < $1.sequence }
+    }
+
+    private func scrubLedger(_ group: [Candidate], _ assembly: Assembly) -> ScrubLedger {
+        var ledger = ScrubLedger()
+        for plex in assembly.current.members {
+            guard let position = assembly.found[plex]?.disk else { continue }
+            ledger.merge(group[position].disk.scrubLedger(of: group[position].superblock))
+        }
+        return ledger
     }
 
     /// - Parameters:

@@ -8,4 +8,5 @@ struct Policies: Sendable {
     var rejoinSeconds: UInt64 = 10
     /// A plex that is out for so long is replaced by a spare.
     var spareSeconds: UInt64 = 300
+    var scrubs = ScrubPolicy()
 }

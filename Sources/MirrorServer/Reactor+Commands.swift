@@ -50,6 +50,7 @@ extension Reactor {
                 deliver(.tick, to: mirror)
                 send(.stop, to: mirror, for: asker, dissolves: true)
             case .resync: send(.resync(try order(request)), to: mirror, for: asker)
+            case .scrub: try scrub(request, mirror, for: asker)
             }
         } catch {
             respond(.failure(error.description), to: asker)
@@ -88,6 +89,24 @@ extension Reactor {
         var name = mirrors[mirror].name
         while name.utf8.count + suffix.utf8.count > Superblock.maximumNameBytes { name.removeLast() }
         return name + suffix
+    }
+
+    private mutating func scrub(_ request: ControlRequest, _ mirror: Int, for asker: UInt64) throws(DiskError) {
+        switch request.order {
+        case "report":
+            var response = ControlResponse()
+            response.scrub = mirrors[mirror].scrubReport()
+            respond(response, to: asker)
+        case "start":
+            var manner = ScrubManner(readsHoles: request.all ?? false, repairs: request.repair ?? false)
+            if request.plex != nil { manner.preferred = try find(request.plex, in: mirror) }
+            send(.scrub(.start(manner)), to: mirror, for: asker)
+        case "stop": send(.scrub(.stop), to: mirror, for: asker)
+        case "limit":
+            guard request.limit != 0 else { throw DiskError("a limit of nothing: to end a scrub stop it") }
+            send(.scrub(.limit(request.limit)), to: mirror, for: asker)
+        default: throw DiskError("a scrub can be told to start, to stop, a limit, or to report")
+        }
     }
 
     private func find(_ text: String?, in mirror: Int) throws(DiskError) -> PlexIndex {

@@ -18,6 +18,8 @@ struct DiskJob {
         case sync
         /// Before it is read back, and that.
         case verifySync, verifyRead
+        /// What a scrub compares with its buffer, or takes the checksum of.
+        case scrubRead
     }
 
     var mirror = 0
@@ -128,6 +130,8 @@ extension Reactor {
         case .queryAllocation:
             findExtents(disk, operation)
             localCompletions.append((index, .ended(.transferred(operation.length))))
+        case .compare, .checksum: beginScrubRead(index, operation)
+        case .findData: localCompletions.append((index, .ended(.transferred(holeBytes(disk, operation)))))
         }
     }
 
@@ -135,6 +139,7 @@ extension Reactor {
         _ index: Int, _ operation: DiskOperation, _ disk: DiskChannel, _ mirror: Int
     ) {
         if case .writeMetadata = operation.kind { fillMetadata(index, operation, mirror) }
+        if operation.isUncached { forgetCached(operation, disk) }
         let bytes = unsafe memory(operations[index], operation)
         let count = Int(operation.length)
         let offset = operation.offset - disk.base
@@ -184,7 +189,7 @@ extension Reactor {
             let isWrite =
                 switch operation.kind {
                 case .write, .writeMetadata: true
-                case .read, .deallocate, .zero, .flush, .queryAllocation: false
+                case .read, .deallocate, .zero, .flush, .queryAllocation, .compare, .checksum, .findData: false
                 }
             if case .writeMetadata = operation.kind, UInt64(result) < operation.length {
                 return completeOperation(index, .failed(DiskFailure(errorNumber: EIO, isBlockDevice: true)))
@@ -199,6 +204,7 @@ extension Reactor {
         case .punch, .zeroRange, .zeroWrite: zeroingCompleted(index, operation, disk, result, failure)
         case .sparseData, .sparseHole: sparseCompleted(index, operation, disk, result, failure)
         case .verifySync, .verifyRead: verifyingCompleted(index, operation, disk, result, failure)
+        case .scrubRead: scrubReadCompleted(index, operation, disk, result, failure)
         }
     }
 
@@ -270,7 +276,8 @@ extension Reactor {
             unsafe ring.prepareWrite(
                 disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count), offset: operation.offset + done,
                 isDurable: false, mayHang: disk.mayHang, userData: UInt64(index))
-        case .main, .sync, .sparseData, .sparseHole, .verifySync, .verifyRead: preconditionFailure("no zeroing")
+        case .main, .sync, .sparseData, .sparseHole, .verifySync, .verifyRead, .scrubRead:
+            preconditionFailure("no zeroing")
         }
     }
 

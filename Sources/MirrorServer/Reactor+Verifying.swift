@@ -23,6 +23,7 @@ extension Reactor {
         guard let operation = operations[index].operation,
             let channel = mirrors[operations[index].mirror].channel(operation)
         else { preconditionFailure("a write on no disk") }
+        if operation.isUncached { return startScrubRead(index, operation, channel) }
         let disk = mirrors[operations[index].mirror].disks[Int(operation.plex.value)]
         // What is to be durable is flushed here, and not by the write: a flush that fails tells of more than this range.
         guard operation.isDurable || disk?.isDirect == false, !channel.isMemory else {
@@ -71,6 +72,10 @@ extension Reactor {
         operations[index].readBack = nil
         let moved = operations[index].moved
         finishOperation(index, failure.map { .failed($0) } ?? .transferred(moved))
+        verifyNext()
+    }
+
+    mutating func verifyNext() {
         // First come, first served: whoever waits holds the lock of its range.
         while let next = waitingToVerify.first, let buffer = verifyPool.take(bytes: Int(operations[next].moved)) {
             waitingToVerify.removeFirst()

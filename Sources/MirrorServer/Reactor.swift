@@ -305,8 +305,10 @@ struct Reactor: ~Copyable {
     }
 
     private mutating func tick() {
+        let scrubs = group.policies.scrubs
         for index in mirrors.indices where !mirrors[index].isStopped {
             takeTurns(index)
+            followScrubPolicy(index, scrubs)
             deliver(.tick, to: index)
         }
         watchDisks()

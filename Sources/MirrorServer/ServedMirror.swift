@@ -29,6 +29,8 @@ struct ServedMirror: ~Copyable {
     var spares: [HotSpare] = []
     /// Who waits for its only plex's disk to become a plain one.
     var dissolver: (asker: UInt64, plex: PlexIndex)?
+    /// In force.
+    var scrubPolicy = ScrubPolicy()
     /// Was told of something since `endBatch`.
     var isInBatch = false
     /// Of what clients asked for.
@@ -139,6 +141,7 @@ struct ServedMirror: ~Copyable {
             resync.priority = $0.priority.text
             return resync
         }
+        report.scrub = status.scrub.map { self.report($0) }
         report.hotSpares = spares.map {
             StatusReport.HotSpare(disk: $0.disk.path, state: $0.disk.hasVanished ? "missing" : "ready")
         }

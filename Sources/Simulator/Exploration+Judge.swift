@@ -89,7 +89,7 @@ extension Simulation {
     private func add(_ flight: Flight, _ naming: Naming, _ reader: SuperblockReader, to digest: inout Digest) {
         let operation = flight.operation
         switch operation.kind {
-        case .read, .flush, .queryAllocation: return
+        case .read, .flush, .queryAllocation, .compare, .checksum, .findData: return
         case .writeMetadata:
             if let copy = reader.copy(in: flight.metadata, at: operation.offset, diskBytes: layout.diskBytes) {
                 naming.add(copy, to: &digest)

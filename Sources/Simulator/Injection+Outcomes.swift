@@ -18,7 +18,8 @@ extension Injection {
         static func all(of kind: DiskOperation.Kind) -> [Outcome] {
             switch kind {
             case .read: errors(media + transient + unsupported + gone, [.none]) + transfers + [vanishing]
-            case .queryAllocation: errors(media + transient + unsupported + gone, [.none]) + [vanishing]
+            case .queryAllocation, .compare, .checksum, .findData:
+                errors(media + transient + unsupported + gone, [.none]) + [vanishing]
             case .write: errors(all, [.none, .torn, .whole]) + transfers + pulled + [vanishing]
             case .deallocate, .zero: errors(all, [.none, .torn, .whole]) + pulled + [vanishing]
             case .flush: errors(media + full + transient + unsupported + gone, [.none]) + lossy + [vanishing]
@@ -44,7 +45,7 @@ extension Injection {
         private static func changes(_ operation: DiskOperation) -> Bool {
             switch operation.kind {
             case .write, .deallocate, .zero, .writeMetadata: true
-            case .read, .flush, .queryAllocation: false
+            case .read, .flush, .queryAllocation, .compare, .checksum, .findData: false
             }
         }
 

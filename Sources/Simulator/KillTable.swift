@@ -14,7 +14,9 @@ package struct Kill: Sendable {
     ) -> Kill {
         for offset in 0..<limit {
             before(first + UInt64(offset))
-            let outcome = Simulation.run(Options(seed: first + UInt64(offset), mutant: mutant))
+            var options = Options(seed: first + UInt64(offset), mutant: mutant)
+            options.hasScrubs = mutant.isOfScrub
+            let outcome = Simulation.run(options)
             if let violation = outcome.violation {
                 return Kill(mutant: mutant, seeds: offset + 1, seed: outcome.seed, violation: violation)
             }
@@ -64,8 +66,11 @@ extension Mutant {
         case .badPageIsClean: "63: a mirror on ublk"
         case .recoveringMissesWrites: "24, 42: DRBD 18bf57ca9, Longhorn #4354"
         case .checkpointWithoutFlush: "52: dm-integrity 118ba36"
-        case .replacedTooEarly, .differenceIgnored, .repairWithoutLock, .badRangeServed, .healedTooEarly,
-            .remapForgotten, .remapNotWritten, .remapUnannounced:
+        case .scrubReadsOnePlex: "40: ZFS #13642"
+        case .scrubForgetsMissed: "37: ZFS #6103"
+        case .scrubWithoutLock: "15, 58: md 133d452"
+        case .scrubRepairUnlocked, .replacedTooEarly, .differenceIgnored, .repairWithoutLock, .badRangeServed,
+            .healedTooEarly, .remapForgotten, .remapNotWritten, .remapUnannounced:
             "-"
         }
     }

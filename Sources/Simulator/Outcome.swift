@@ -23,6 +23,8 @@ package struct Options: Sendable {
     /// Some runs have disks with spare pools, and sectors that can't be written; false: none, as when seeds below 2000001
     /// were found.
     package var hasSpares = true
+    /// Scrubs are ordered, and at the end all is scrubbed. Without them a seed means what it always did.
+    package var hasScrubs = false
 
     package init(seed: UInt64, mutant: Mutant = .none) {
         self.seed = seed

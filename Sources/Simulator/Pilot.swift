@@ -39,7 +39,7 @@ struct Pilot {
             case .write, .deallocate, .zero:
                 failingWrite = nil
                 return Trouble(plan: .fail(errorNumber: 5, effect: failing.effect))
-            case .read, .flush, .writeMetadata, .queryAllocation: break
+            case .read, .flush, .writeMetadata, .queryAllocation, .compare, .checksum, .findData: break
             }
         }
         return Trouble(plan: .succeed)

@@ -44,7 +44,7 @@ extension Simulation {
             switch flight.operation.kind {
             case .write, .deallocate, .zero: if !flight.isExecuted { loose.append(.data(flight: index)) }
             case .writeMetadata: loose.append(.metadata(flight: index))
-            case .read, .flush, .queryAllocation: break
+            case .read, .flush, .queryAllocation, .compare, .checksum, .findData: break
             }
         }
         return loose
@@ -126,7 +126,7 @@ extension Simulation {
                     disk.write(sector: first + index, count: 1, from: $0, cell: base + index * 3)
                 }
             case .zero, .deallocate: disk.zero(sector: first + index, count: 1)
-            case .read, .flush, .writeMetadata, .queryAllocation: break
+            case .read, .flush, .writeMetadata, .queryAllocation, .compare, .checksum, .findData: break
             }
         }
     }

@@ -1,4 +1,5 @@
 internal import MirrorCore
+internal import MirrorFormat
 
 /// A fixed course of events for `Injection`: up to where calls are counted, and from there on.
 struct Scenario {
@@ -73,6 +74,14 @@ struct Scenario {
                     simulation.work()
                 }),
             Scenario(
+                name: "scrub", plexes: 3, prelude: { $0.begin([.write(whole(0)), .write(whole(1))]) },
+                body: { simulation in
+                    simulation.flip(1, on: 2)
+                    simulation.scrub()
+                    simulation.together([.write(whole(0)), .read(whole(1))])
+                    simulation.settle()
+                }),
+            Scenario(
                 name: "stop", prelude: { $0.begin([.write(whole(0))]) },
                 body: { simulation in
                     simulation.together([.write(whole(0)), .write(whole(5)), .flush, .read(whole(1)), .stop])
@@ -113,6 +122,19 @@ extension Simulation {
                 && simulation.disks[1].writes > writes[1]
         })
         crash(leaving: disks, powerFails: false)
+    }
+
+    /// A disk comes to hold something else by itself.
+    fileprivate func flip(_ block: Int, on disk: Int) {
+        let cell = Scenario.whole(block).lowerBound
+        disks[disk].rot(cell, to: .max)
+        oracle.haunt(cell, with: [.max], from: .now)
+    }
+
+    /// With repairs. A plex may have left since.
+    fileprivate func scrub() {
+        guard ending == nil, server != nil else { return }
+        give(.scrub, PlexIndex(0), .scrub(.start(ScrubManner(repairs: true))))
     }
 
     /// All at once, then waits for the answers.

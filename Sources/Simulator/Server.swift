@@ -71,7 +71,7 @@ struct Flight {
 
 /// A command and what is to be checked when it is answered.
 struct PendingCommand {
-    enum Kind { case breakOff, remove, takeOffline, join, resync, other, stop }
+    enum Kind { case breakOff, remove, takeOffline, join, resync, scrub, other, stop }
     var id: UInt64
     var kind: Kind
     var plex: PlexIndex

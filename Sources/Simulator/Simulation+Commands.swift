@@ -8,6 +8,7 @@ extension Simulation {
         guard isHostile, let server, !server.isStopping, !server.isReadOnly else { return }
         if additions?.chance(60) ?? false { orderResync() }
         orderSparing()
+        scrubTurn()
         let plex = PlexIndex(random.below(disks.count))
         switch random.below(8) {
         case 0 where profile.has(.offline):
@@ -192,7 +193,7 @@ extension Simulation {
         case .breakOff:
             if isDone { checkCopy(command) }
         case .stop: stopAnswer = isDone
-        case .remove, .takeOffline, .resync, .other: break
+        case .remove, .takeOffline, .resync, .scrub, .other: break
         }
     }
 

@@ -57,7 +57,7 @@ extension Simulation {
         switch operation.kind {
         case .flush: profile.slowFlush
         case .writeMetadata: disks[disk].page(at: operation.offset) == nil ? profile.slowRecord : profile.slowPage
-        case .read, .write, .deallocate, .zero, .queryAllocation: 0
+        case .read, .write, .deallocate, .zero, .queryAllocation, .compare, .checksum, .findData: 0
         }
     }
 
@@ -87,7 +87,7 @@ extension Simulation {
             return .fail(errorNumber: [11, 4, 12, 16][random.below(4)], effect: .none)
         }
         switch operation.kind {
-        case .read, .queryAllocation:
+        case .read, .queryAllocation, .compare, .checksum, .findData:
             if chance(.readError, disk) { return .fail(errorNumber: [5, 61, 84, 121][random.below(4)], effect: .none) }
             if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 22, effect: .none) }
             return shortPlan(operation, disk)
@@ -202,6 +202,10 @@ extension Simulation {
         case .deallocate, .zero:
             for run in runs(first, count, tears: tears) { disks[disk].zero(sector: run.lowerBound, count: run.count) }
             flight.mark = disks[disk].order
+        case .compare, .checksum, .findData:
+            if disks[disk].hasBad(sector: first, count: count), operation.kind != .findData {
+                flight.plan = .fail(errorNumber: 5, effect: .none)
+            }
         case .flush, .writeMetadata, .queryAllocation: break
         }
         flights[index] = flight
@@ -256,7 +260,7 @@ extension Simulation {
         switch flight.plan {
         case .succeed:
             landDurably(flight)
-            return .transferred(operation.length)
+            return scrubResult(flight) ?? .transferred(operation.length)
         case .drop, .misdirect:
             return isFoundOut(flight)
                 ? .failed(DiskFailure(kind: .differs, errorNumber: 0)) : .transferred(operation.length)
@@ -289,7 +293,7 @@ extension Simulation {
         case .write, .deallocate, .zero:
             if operation.isDurable { disks[flight.disk].flush(sectors: first..<last, through: flight.mark) }
         case .writeMetadata: landMetadata(flight)
-        case .read, .queryAllocation: break
+        case .read, .queryAllocation, .compare, .checksum, .findData: break
         }
     }
 

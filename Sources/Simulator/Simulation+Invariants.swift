@@ -66,7 +66,7 @@ extension Simulation {
         let isWrite: Bool
         switch operation.kind {
         case .write, .deallocate, .zero: isWrite = true
-        case .read, .queryAllocation: isWrite = false
+        case .read, .queryAllocation, .compare, .checksum, .findData: isWrite = false
         case .flush: return
         case .writeMetadata:
             if server.isReadOnly { fail("R12", "a superblock is written in a read-only start") }
@@ -123,7 +123,7 @@ extension Simulation {
             let otherWrites: Bool
             switch other.kind {
             case .write, .deallocate, .zero: otherWrites = true
-            case .read, .queryAllocation: otherWrites = false
+            case .read, .queryAllocation, .compare, .checksum, .findData: otherWrites = false
             case .flush, .writeMetadata: continue
             }
             guard isWrite || otherWrites else { continue }

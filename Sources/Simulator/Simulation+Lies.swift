@@ -15,7 +15,7 @@ extension Simulation {
             guard chance(.misdirectedWrite, disk, divisor: 4) else { return nil }
             return .misdirect(toBlock: random.below(profile.dataBlocks - blocks(operation) + 1))
         case .zero, .deallocate: return chance(.droppedWrite, disk, divisor: 4) ? .drop : nil
-        case .read, .flush, .writeMetadata, .queryAllocation: return nil
+        case .read, .flush, .writeMetadata, .queryAllocation, .compare, .checksum, .findData: return nil
         }
     }
 
@@ -110,7 +110,8 @@ extension Simulation {
         case .write: return left == 0 && isBlockDevice ? .fail(errorNumber: 28, effect: .none) : .short(left)
         case .zero, .deallocate, .writeMetadata:
             return .fail(errorNumber: isBlockDevice ? 28 : 6, effect: .none)
-        case .flush, .queryAllocation: return nil
+        case .flush, .queryAllocation, .findData: return nil
+        case .compare, .checksum: return left == operation.length ? nil : .fail(errorNumber: 6, effect: .none)
         }
     }
 

@@ -16,6 +16,7 @@ extension Simulation {
         guard wait(until: { $0.outstanding.isEmpty }) else { return stuck("requests are unanswered") }
         guard wait(until: { $0.isAllClean() }) else { return stuck("intent bits are not cleared") }
         checkEqual()
+        proveScrub()
         orderStop()
         guard wait(until: { $0.ending != nil }) else { return stuck("the stop is not answered") }
         if case .stopped(true) = ending { endLife() } else { stuck("the last stop is not clean") }
@@ -34,14 +35,14 @@ extension Simulation {
         return false
     }
 
-    private func stuck(_ text: String) {
+    func stuck(_ text: String) {
         guard violation == nil, !isOutOfSteps else { return }
         let status = server?.mirror.status()
         fail("liveness", "\(text); \(status?.state.rawValue ?? "no server"): \(status?.reason ?? "")")
     }
 
     /// Lets at most 300 simulated seconds pass.
-    private func wait(until isReached: (Simulation) -> Bool) -> Bool {
+    func wait(until isReached: (Simulation) -> Bool) -> Bool {
         let deadline = now + 300_000_000_000
         while violation == nil, !isOutOfSteps {
             if isReached(self) { return true }

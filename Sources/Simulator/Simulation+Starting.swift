@@ -248,7 +248,7 @@ extension Simulation {
         let mirror = Mirror(
             assembly: assembly, writer: .none,
             entropy: Entropy(random.next(), random.next(), random.next(), random.next()), isReadOnly: isReadOnly,
-            limits: limits, mutant: options.mutant, now: instant)
+            scrubLedger: scrubLedger(assembly.current, assembly), limits: limits, mutant: options.mutant, now: instant)
         let window = [UInt32](
             repeating: 0xFFFF_FFFF, count: Int(limits.resyncWindowBytes) / Geometry.sectorBytes * 3)
         let server = Server(

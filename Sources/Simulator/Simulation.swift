@@ -16,6 +16,8 @@ package final class Simulation {
     var additions: Random?
     /// Draws what befalls disks with a spare pool; nil: they have none.
     var spares: Random?
+    /// Draws scrubs; nil: there are none.
+    var scrubs: Random?
     var profile: Profile
     var limits: Limits
     let layout: Layout
@@ -79,6 +81,7 @@ package final class Simulation {
         var spares = Random(seed: options.seed ^ 0x59A7E)
         let slots = options.hasSpares && spares.chance(400) ? 1 + spares.below(8) : 0
         self.spares = slots > 0 ? spares : nil
+        scrubs = options.hasScrubs ? Random(seed: options.seed ^ 0x5C20B) : nil
         profile = Profile(random: &random, disabled: options.disabled)
         var rare = Random(seed: options.seed ^ 0x5EED)
         profile.addRareFaults(random: &rare, disabled: options.disabled)
@@ -91,6 +94,7 @@ package final class Simulation {
         limits.repairRetryNanoseconds = 2_000_000_000
         limits.correctedNanoseconds = 2_000_000_000
         limits.blocksToGoWithout = 6
+        limits.scrubRecordNanoseconds = 200_000_000
         limits.transientRetries = [2, 16][random.below(2)]
         limits.commonFailureRetryNanoseconds = 100_000_000
         limits.cleanAfterNanoseconds = profile.cleanNanoseconds
@@ -240,7 +244,10 @@ package final class Simulation {
         case .fillZeroes(let buffer, let at, let count): fillZeroes(buffer, Int(at), Int(count))
         case .answer: while let (id, answer) = server.mirror.takeAnswer() { answered(id.value, answer) }
         case .events:
-            for event in server.mirror.takeEvents() { note("event: \(event.text)") }
+            for event in server.mirror.takeEvents() {
+                note("event: \(event.text)")
+                checkMismatch(event)
+            }
         case .release(let plex): released(plex, server)
         case .stopped:
             note("stopped")

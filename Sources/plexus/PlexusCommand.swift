@@ -15,7 +15,7 @@ struct PlexusCommand: ParsableCommand {
         subcommands: [
             Create.self, Serve.self, Status.self, Top.self, Examine.self, Add.self, Replace.self, Spare.self,
             Break.self, Join.self, Resolve.self, Offline.self, Online.self, Clear.self, Reactivate.self, Resync.self,
-            Wait.self, Stop.self,
+            Scrub.self, Wait.self, Stop.self,
             Dissolve.self, Events.self,
         ])
 }

@@ -39,13 +39,15 @@ struct Status: ParsableCommand {
     }
 
     private func show(_ report: StatusReport) {
-        if x, report.exitCode == 0 {
+        if x, report.exitCode == 0, report.mirrors.allSatisfy({ $0.scrub?.mismatches ?? 0 == 0 }) {
             print(
                 report.mirrors.count == 1
                     ? "mirror \(report.mirrors[0].name) is healthy" : "all \(report.mirrors.count) mirrors are healthy")
             return
         }
-        for mirror in report.mirrors where !x || mirror.state != "healthy" { print(StatusScreen(mirror).text) }
+        for mirror in report.mirrors where !x || mirror.state != "healthy" || mirror.scrub?.mismatches ?? 0 > 0 {
+            print(StatusScreen(mirror).text)
+        }
     }
 }
 
@@ -74,6 +76,7 @@ struct StatusScreen {
                     ? "  resync: \(progress(resync))"
                     : "  last resync: \(ByteSize.text(resync.done)) copied (\(resync.reason))")
         }
+        if let scrub = mirror.scrub { lines += self.lines(of: scrub) }
         let width = max(4, mirror.plexes.map { ($0.disk ?? "-").count }.max() ?? 4)
         lines.append("  plex  \(pad("disk", width))  state       i/o       errors r/w")
         for plex in mirror.plexes {
@@ -96,14 +99,31 @@ struct StatusScreen {
     }
 
     private func progress(_ resync: StatusReport.Resync) -> String {
-        let part = resync.total == 0 ? 1 : Double(resync.done) / Double(resync.total)
-        let filled = Int(part * 20)
-        let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: 20 - filled)
         let eta = resync.etaSeconds.map { ", \($0) s left" } ?? ""
         let target = resync.plex.map { " to plex \($0)" } ?? ""
         let limit = resync.limit.map { ", at most \(ByteSize.text($0))/s" } ?? ""
         let pace = resync.paused ? ", paused" : ", \(ByteSize.text(resync.bytesPerSecond))/s\(eta)\(limit)"
-        return "[\(bar)] \(Int(part * 100)) %\(target)\(pace); \(resync.reason)"
+        return "\(bar(resync.done, of: resync.total))\(target)\(pace); \(resync.reason)"
+    }
+
+    private func bar(_ done: UInt64, of total: UInt64) -> String {
+        let part = total == 0 ? 1 : Double(done) / Double(total)
+        let filled = Int(part * 20)
+        let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: 20 - filled)
+        return "[\(bar)] \(Int(part * 100)) %"
+    }
+
+    private func lines(of scrub: StatusReport.Scrub) -> [String] {
+        var lines: [String] = []
+        if scrub.running {
+            let eta = scrub.etaSeconds.map { ", \($0) s left" } ?? ""
+            let limit = scrub.limit.map { ", at most \(ByteSize.text($0))/s" } ?? ""
+            let pace =
+                scrub.waiting.map { ", waits: \($0)" } ?? ", \(ByteSize.text(scrub.bytesPerSecond))/s\(eta)\(limit)"
+            lines.append("  scrub: \(bar(scrub.done, of: scrub.total))\(pace)")
+        }
+        if scrub.mismatches > 0 { lines.append("  scrub: \(scrub.mismatches) blocks differ between plexes") }
+        return lines
     }
 
     private func coloured(_ state: String) -> String {

@@ -12,7 +12,7 @@ struct Wait: ParsableCommand {
         case healthy
         /// Every plex that takes part is in sync.
         case inSync = "in-sync"
-        /// No resync is running.
+        /// No resync and no scrub is running.
         case idle
     }
 
@@ -21,7 +21,7 @@ struct Wait: ParsableCommand {
 
     @Option(
         name: .customLong("for"),
-        help: "What to wait for: healthy, in-sync (all plexes that take part), idle (no resync).")
+        help: "What to wait for: healthy, in-sync (all plexes that take part), idle (no resync, no scrub).")
     var goal: Goal = .healthy
 
     @Option(help: "Give up after so many seconds.")
@@ -53,7 +53,7 @@ struct Wait: ParsableCommand {
         switch goal {
         case .healthy: mirror.state == "healthy"
         case .inSync: !(mirror.resync?.running ?? false) && !mirror.plexes.contains { $0.state == "rebuilding" }
-        case .idle: !(mirror.resync?.running ?? false)
+        case .idle: !(mirror.resync?.running ?? false) && !(mirror.scrub?.running ?? false)
         }
     }
 }

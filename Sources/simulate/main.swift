@@ -35,6 +35,8 @@ struct Simulate: ParsableCommand {
 
     @Flag(help: "Without spare pools (with --seed): what seeds below 2000001 meant when they were found.")
     var unspared = false
+    @Flag(help: "With scrubs, which change what a seed means.")
+    var scrubs = false
 
     @Flag(help: "Every script of a few steps, every crash, every state it may leave.")
     var exhaustive = false
@@ -100,6 +102,7 @@ struct Simulate: ParsableCommand {
         options.isTraced = trace
         options.hasAdditions = !classic
         options.hasSpares = !classic && !unspared
+        options.hasScrubs = scrubs
         TrapReport.name("seed \(seed)")
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }
@@ -118,7 +121,9 @@ struct Simulate: ParsableCommand {
         for seed in first..<first + seeds {
             if let minutes, clock.now - start > .seconds(minutes * 60) { break }
             TrapReport.name("seed \(seed)")
-            let outcome = Simulation.run(Options(seed: seed))
+            var options = Options(seed: seed)
+            options.hasScrubs = scrubs
+            let outcome = Simulation.run(options)
             tally.add(outcome)
             guard let violation = outcome.violation else { continue }
             print("seed \(seed): step \(violation.step): \(violation.rule): \(violation.text)")

@@ -43,6 +43,9 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             limit: 50)
         mirror.resync?.verify = true
         mirror.resync?.priority = "normal"
+        mirror.scrub = StatusReport.Scrub(
+            running: true, lastFinished: "2026-11-21T10:31:07Z", mismatches: 2, done: 10, total: 20, bytesPerSecond: 30,
+            etaSeconds: 40, waiting: nil, limit: 50, repair: false, repaired: 1, unreadable: 3)
         var broken = plex(1, disk: "/srv/b.img", state: "failed", reason: "write error EIO at 4096", io: "buffered")
         broken.dataDisk = "/dev/sdb"
         broken.atRisk = true
@@ -72,7 +75,10 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"queueDepth":3,"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
                 "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"limit":50,"paused":true,"plex":1,"priority":"normal",\
-                "reason":"it was joined","running":true,"total":20,"verify":true},"scrub":null,"size":1073741824,"state":"degraded",\
+                "reason":"it was joined","running":true,"total":20,"verify":true},\
+                "scrub":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"lastFinished":"2026-11-21T10:31:07Z","limit":50,\
+                "mismatches":2,"repair":false,"repaired":1,"running":true,"total":20,"unreadable":3,"waiting":null},\
+                "size":1073741824,"state":"degraded",\
                 "uuid":"0f0e0d0c-0b0a-0908-0706-050403020100"}],"server":{"pid":4711,"version":"0.1.0"},"version":1}
                 """)
     }
@@ -105,7 +111,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
             "reason": "r", "action": "a", "generation": "g", "epoch": 12, "readOnly": false, "clients": 1,
             "bitmap": {"regionSize": 1048576, "regions": 1024, "dirty": 3},
             "resync": {"plex": 1, "done": 0, "total": 0, "bytesPerSecond": 0, "etaSeconds": null, "paused": false},
-            "scrub": null,
+            "scrub": {"running": false, "lastFinished": null, "mismatches": 0},
             "plexes": [ { "index": 0, "uuid": "u", "disk": "/srv/a.img", "state": "in-sync", "reason": null,
                 "readErrors": 0, "writeErrors": 0, "corrected": 0, "spared": 0, "sparesFree": 4096,
                 "badRanges": [] } ] } ] }
@@ -133,8 +139,27 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.plexes.remapped",
                 "mirrors.plexes.dataDisk",
                 "mirrors.resync.verify", "mirrors.resync.priority", "mirrors.resync.limit",
+                "mirrors.scrub.done", "mirrors.scrub.total", "mirrors.scrub.bytesPerSecond",
+                "mirrors.scrub.etaSeconds", "mirrors.scrub.waiting", "mirrors.scrub.limit", "mirrors.scrub.repair",
+                "mirrors.scrub.repaired", "mirrors.scrub.unreadable",
                 "mirrors.hotSpares", "mirrors.hotSpares.disk", "mirrors.hotSpares.state",
             ])
+    }
+
+    @Test func scrubReportIsEncodedAsDocumented() throws {
+        let entry = ScrubReport.Entry(
+            offset: 4096, length: 4096, verdict: "minority",
+            versions: [ScrubReport.Version(plex: 2, crc32c: "0000abcd", odd: true)], firstSeen: "t1", lastSeen: "t2",
+            state: "open", closed: nil, source: nil)
+        let text = try encode(
+            ScrubReport(mirror: "m", running: false, lastFinished: nil, mismatches: 3, unrecorded: 2, entries: [entry]))
+        #expect(
+            text == """
+                {"entries":[{"closed":null,"firstSeen":"t1","lastSeen":"t2","length":4096,"offset":4096,"source":null,\
+                "state":"open","verdict":"minority","versions":[{"crc32c":"0000abcd","odd":true,"plex":2}]}],\
+                "lastFinished":null,"mirror":"m","mismatches":3,"running":false,"unrecorded":2,"version":1}
+                """)
+        #expect(try encode(decode(ScrubReport.self, text)) == text)
     }
 
     @Test func decodedReportIsEncodedTheSame() throws {

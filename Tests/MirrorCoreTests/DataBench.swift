@@ -19,7 +19,7 @@ final class DataBench {
         var block: [UInt8]?
     }
 
-    private var mirror: Mirror
+    private(set) var mirror: Mirror
     private var now: UInt64 = 1_000_000_000
     private let limits: Limits
     private let layout: Layout
@@ -31,6 +31,7 @@ final class DataBench {
     private(set) var replies: [UInt64: ReplyStatus] = [:]
     private(set) var isStopped = false
     private(set) var lastAnswer: Answer?
+    private(set) var events: [EventRecord] = []
     /// By number: those of the plexes that a new mirror begins with, then spare ones.
     var disks: [DataDisk]
     /// The number of the disk of each plex in use.
@@ -39,7 +40,7 @@ final class DataBench {
     /// A new mirror, started on all its plexes, at rest.
     ///
     /// - Parameter spares: disks on which nothing lies.
-    init(plexes: Int, spares: Int = 0) throws {
+    init(plexes: Int, spares: Int = 0, windowBytes: UInt64 = 1 << 20) throws {
         let record = freshRecord(Array(repeating: .inSync, count: plexes), regionBytes: Limits.blockBytes)
             .changed { $0.dataBytes = UInt64(Self.blocks) * Limits.blockBytes }
         layout = try Disk.layout(dataBytes: record.dataBytes, regionBytes: record.regionBytes)
@@ -54,6 +55,7 @@ final class DataBench {
         var limits = Limits()
         // The resync does not wait for an idle moment.
         limits.clientActiveNanoseconds = 0
+        limits.resyncWindowBytes = windowBytes
         self.limits = limits
         mirror = Self.server(assembly, limits, seed: 1, now: now)
         diskOfPlex = Dictionary(uniqueKeysWithValues: (0..<plexes).map { ($0, $0) })
@@ -87,9 +89,21 @@ final class DataBench {
         return bench
     }
 
-    private static func server(_ assembly: Assembly, _ limits: Limits, seed: UInt64, now: UInt64) -> Mirror {
+    /// What is newest of it on the disks of plexes in sync.
+    private func ledger(_ assembly: Assembly) -> ScrubLedger {
+        var ledger = ScrubLedger()
+        for plex in assembly.current.members {
+            guard let image = assembly.found[plex].map({ disks[$0.disk].image }) else { continue }
+            ledger.merge(image.scrubLedger(of: assembly.record.mirror))
+        }
+        return ledger
+    }
+
+    private static func server(
+        _ assembly: Assembly, _ limits: Limits, seed: UInt64, now: UInt64, _ ledger: ScrubLedger = ScrubLedger()
+    ) -> Mirror {
         Mirror(
-            assembly: assembly, writer: .none, entropy: Entropy(seed, 2, 3, 4), limits: limits,
+            assembly: assembly, writer: .none, entropy: Entropy(seed, 2, 3, 4), scrubLedger: ledger, limits: limits,
             now: Instant(nanoseconds: now, unixNanoseconds: now))
     }
 
@@ -126,7 +140,7 @@ final class DataBench {
         diskOfPlex = [:]
         for plex in assembly.participants.members { diskOfPlex[Int(plex.value)] = assembly.found[plex]?.disk }
         starts += 1
-        mirror = Self.server(assembly, limits, seed: starts, now: now)
+        mirror = Self.server(assembly, limits, seed: starts, now: now, ledger(assembly))
         take()
     }
 
@@ -205,6 +219,13 @@ final class DataBench {
         }
         diskOfPlex[plex] = number
         command(.join(PlexIndex(plex), attachment))
+    }
+
+    func schedule(everySeconds seconds: UInt64) { mirror.scheduleScrub(every: seconds * 1_000_000_000) }
+
+    /// Ends the oldest operation; lets time pass if there is none.
+    func step() {
+        if pending.isEmpty { tick() } else { finish(pending.removeFirst(), nil) }
     }
 
     func tick(afterMilliseconds milliseconds: UInt64 = 100) {
@@ -297,7 +318,8 @@ final class DataBench {
         } else {
             disks[next.disk].carryOut(
                 next.operation, buffer: &buffers[next.operation.buffer, default: []], metadata: next.block)
-            handle(.completion(next.operation.tag, .transferred(next.operation.length)))
+            let buffer = buffers[next.operation.buffer, default: []]
+            handle(.completion(next.operation.tag, disks[next.disk].answer(next.operation, buffer: buffer)))
         }
     }
 
@@ -309,7 +331,7 @@ final class DataBench {
             case .submit(let operation): submit(operation)
             case .reply(let id, let status): replies[id.value] = status
             case .answer: lastAnswer = mirror.takeAnswer()?.1
-            case .events: _ = mirror.takeEvents()
+            case .events: events += mirror.takeEvents()
             case .release(let plex): diskOfPlex[Int(plex.value)] = nil
             case .stopped: isStopped = true
             case .copyBytes, .fillZeroes: Issue.record("no request of these tests is widened or a hole")

@@ -34,7 +34,25 @@ struct DataDisk {
         case .deallocate, .zero: write(repeatElement(0, count: count), at: first, isDurable: operation.isDurable)
         case .flush: writeBack()
         case .writeMetadata: image.blocks[operation.offset] = metadata
-        case .queryAllocation: break
+        case .queryAllocation, .compare, .checksum, .findData: break
+        }
+    }
+
+    /// What it answers to an operation that was carried out. Zeroes are holes, and the number is its own checksum.
+    func answer(_ operation: DiskOperation, buffer: [UInt32]) -> DiskResult {
+        let first = Int(operation.offset / Limits.blockBytes)
+        let contents = cache[
+            min(first, cache.count)..<min(first + Int(operation.length / Limits.blockBytes), cache.count)]
+        switch operation.kind {
+        case .compare:
+            let start = Int(operation.bufferOffset / Limits.blockBytes)
+            return buffer[start..<start + contents.count] == contents
+                ? .transferred(operation.length) : .failed(DiskFailure(kind: .differs, errorNumber: 0))
+        case .checksum: return .transferred(UInt64(contents.first ?? 0))
+        case .findData:
+            return .transferred(UInt64(contents.prefix { $0 == 0 }.count) * Limits.blockBytes)
+        case .read, .write, .deallocate, .zero, .flush, .writeMetadata, .queryAllocation:
+            return .transferred(operation.length)
         }
     }
 

@@ -150,6 +150,15 @@ struct DiskImage {
         return table
     }
 
+    func scrubLedger(of mirror: MirrorUUID) -> ScrubLedger {
+        var ledger = ScrubLedger()
+        for page in 0..<ScrubLedger.pageCount {
+            guard let bytes = blocks[ScrubLedger.pageOffset(page, diskBytes: layout.diskBytes)] else { continue }
+            unsafe ledger.take(page: page, bytes: bytes.span.bytes, mirror: mirror)
+        }
+        return ledger
+    }
+
     /// Nil: no superblock can be read.
     func found(disk: Int) -> FoundPlex? {
         guard case .found(let superblock) = scan() else { return nil }

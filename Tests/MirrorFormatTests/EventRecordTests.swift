@@ -90,5 +90,6 @@ import Testing
         #expect(Set(EventCode.allCases.map(\.text)).count == EventCode.allCases.count)
         #expect(EventCode.plexFailed.rawValue == 1 && EventCode.plexFailed.text == "PLEX_FAILED")
         #expect(EventCode.splitBrain.rawValue == 14 && EventCode.offline.rawValue == 21)
+        #expect(EventCode.scrubStarted.rawValue == 22 && EventCode.scrubFinished.text == "SCRUB_FINISHED")
     }
 }

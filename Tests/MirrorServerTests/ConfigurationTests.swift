@@ -35,6 +35,8 @@ import Testing
         auto-rejoin = false
         rejoin-delay = 60
         spare-delay = 600
+        scrub-every = "30d"
+        scrub-limit = "20M"
         """
 
     @Test func everySettingIsTaken() throws {
@@ -46,6 +48,7 @@ import Testing
         #expect(options.defaultMirror == "data" && options.allowDegraded && options.isReadOnly)
         #expect(options.threads == 4 && options.autoRejoin == false && options.rejoinSeconds == 60)
         #expect(options.spareSeconds == 600)
+        #expect(options.scrubSeconds == 2_592_000 && options.scrubLimit == 20 << 20)
     }
 
     @Test func commandLineDecides() throws {
@@ -77,7 +80,7 @@ import Testing
     @Test(arguments: ["disk", "Disks", "readonly", "read_only"]) func unknownKeyIsNamedWithTheKnown(key: String) throws
     {
         let known =
-            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, socket, spare-delay, threads"
+            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, scrub-every, scrub-limit, socket, spare-delay, threads"
         try #expect(refusedText("\n# here\n\(key) = true") == "line 3: unknown key \(key); known: \(known)")
     }
 
@@ -118,5 +121,21 @@ import Testing
     @Test func absentFileIsNamed() throws {
         let error = try refusal { _ = try Configuration(path: "/nonexistent/plexus.toml") }
         #expect(error.description.hasPrefix("/nonexistent/plexus.toml: the configuration can't be read"))
+    }
+
+    @Test(arguments: ["", "30", "d", "0d", "-1d", "1.5h", "30 d", "30D", "4000d", "99999999999999999999h", "soon"])
+    func timesThatAreNoneAreRefused(text: String) throws {
+        #expect(try refusedText("scrub-every = \"\(text)\"").contains("scrub-every: \(text) is no time such as 30d"))
+        #expect(ScrubPolicy.seconds(text) == nil)
+    }
+
+    @Test func timesAndRatesHaveUnits() {
+        #expect(ScrubPolicy.seconds("30d") == 2_592_000 && ScrubPolicy.seconds("12h") == 43_200)
+        #expect(ScrubPolicy.seconds("90m") == 5400 && ScrubPolicy.seconds("3650d") == 315_360_000)
+        #expect(
+            ScrubPolicy.bytes("512") == 512 && ScrubPolicy.bytes("4K") == 4096 && ScrubPolicy.bytes("2G") == 2 << 30)
+        for text in ["", "0", "M", "-1", "1.5M", "20m", "1T", "99999999999G"] {
+            #expect(ScrubPolicy.bytes(text) == nil)
+        }
     }
 }

@@ -34,5 +34,6 @@ struct MutantTests {
         .badRangeServed: 497,
         .repairWithoutLock: 137,
         .flushSkipsRecovering: 198,
+        .scrubRepairUnlocked: 686,
     ]
 }

@@ -14,6 +14,17 @@ struct SimulationTests {
         }
     }
 
+    /// What a finished scrub tells of is just what differs, and nothing differs that no disk is to blame for.
+    @Test(arguments: 0..<4)
+    func scrubsTellTheTruth(batch: Int) {
+        for offset in 0..<25 {
+            var options = Options(seed: UInt64(batch * 25 + offset + 1))
+            options.hasScrubs = true
+            let outcome = Simulation.run(options)
+            #expect(outcome.violation == nil, "seed \(outcome.seed)")
+        }
+    }
+
     @Test func sameSeedDoesTheSame() {
         for seed in UInt64(500)..<510 {
             var options = Options(seed: seed)
