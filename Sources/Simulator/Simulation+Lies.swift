@@ -94,8 +94,10 @@ extension Simulation {
         let cell = sector * 3 + random.below(3)
         let stamp = UInt32.max - UInt32(random.below(1000))
         note("disk \(disk): cell \(cell) flips")
+        // In a slot that no table names yet nothing is believed until it has been read back.
+        guard let data = disks[disk].dataCell(at: cell) else { return }
         disks[disk].rot(cell, to: stamp)
-        if let data = disks[disk].dataCell(at: cell) { haunt(data, with: [stamp], from: .now) }
+        haunt(data, with: [stamp], from: .now)
     }
 
     // MARK: the end of the disk

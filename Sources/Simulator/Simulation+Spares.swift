@@ -50,7 +50,7 @@ extension Simulation {
         guard let server, spares != nil else { return }
         for plex in server.mirror.goodPlexes.members {
             guard !server.mirror.remaps(of: plex).isEmpty else { continue }
-            for other in reachableInSync(server).members {
+            for other in server.mirror.goodPlexes.members {
                 guard let disk = server.disks[Int(other.value)], let record = disks[disk].head?.record,
                     record.mirror == mirrorUUID, record.epoch >= disks[disk].lostEpoch, record.inSync.contains(plex),
                     !record[plex].isRemapped
