@@ -252,6 +252,11 @@ extension Mirror {
     /// What the last writes may have brought about.
     private func objectionToCopy(_ plex: PlexIndex) -> String? {
         if !record.badRanges(of: plex).isEmpty { return "could not take a write" }
+        if hasUnequal { return "may have begun to differ from the others" }
+        if let range = onlyPossibleHolding(of: plex) {
+            return "came to be the only one with \(range.length) bytes at \(range.offset)"
+        }
+        if objection(toLosing: plex) != nil { return "came to be the last good one" }
         if case .breakOff(_, _, true) = running?.command, !remaps(of: plex).isEmpty {
             return "had to put blocks into its spare pool"
         }
@@ -527,13 +532,14 @@ extension Mirror {
         awaitRecord()
     }
 
+    var isStopWaiting: Bool { waitingCommands.contains { if case .stop = $0.1 { true } else { false } } }
+
     /// Nothing can be recorded: a stop does not wait for it, nor for a command that does.
     mutating func giveUpForStop() {
         if phase == .stopping {
             abandonStop()
             return
         }
-        let isStopWaiting = waitingCommands.contains { if case .stop = $0.1 { true } else { false } }
         guard isStopWaiting, let running else { return }
         switch running.step {
         case .puttingBack, .draining, .recording:

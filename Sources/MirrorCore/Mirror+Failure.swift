@@ -83,8 +83,10 @@ extension Mirror {
             for plex in slots[index].good.intersection(recovering).members { rewindResync(plex, regions) }
         }
         if isFlush { latchFlushFailure(working) }
+        let lost = failed.intersection(working).filter { plexes[Int($0.value)].lastFailure.kind == .lost }
+        if !lost.isEmpty { latchFlushFailure(lost) }
         let mayRetry =
-            working.count > 1 && !isFlush && failure.kind != .noSpace && failure.kind != .unsupported
+            working.count > 1 && !isFlush && lost.isEmpty && failure.kind != .noSpace && failure.kind != .unsupported
             && slots[index].commonFailures < limits.commonFailureRetries && phase == .running
         if mayRetry {
             slots[index].commonFailures += 1

@@ -22,7 +22,7 @@ extension Mirror {
     mutating func putNextBack() {
         guard let putting = repairs.puttingBack else { return }
         let next = plexes[Int(putting.plex.value)].remaps.first(from: putting.position / Limits.blockBytes)
-        guard let remap = next, working.contains(putting.plex), phase == .running else {
+        guard let remap = next, working.contains(putting.plex), phase == .running, !isStopWaiting else {
             repairs.puttingBack = nil
             commandAfterPuttingBack(putting)
             return

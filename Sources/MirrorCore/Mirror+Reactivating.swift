@@ -22,6 +22,11 @@ extension Mirror {
             answer(.refused("plex \(plex) is not in sync: bring its disk back with plexus online or plexus join"))
             return
         }
+        guard !hasUnequal else {
+            answer(
+                .refused("plex \(plex) may differ until the running resync is finished: plexus wait \(record.name)"))
+            return
+        }
         plexes[Int(plex.value)].remaps.reviveDead()
         running?.step = .puttingBack
         beginPuttingBack(plex)

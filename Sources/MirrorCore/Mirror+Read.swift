@@ -81,6 +81,10 @@ extension Mirror {
                 if readNextPiece(index, from: transfer.offset + transfer.length) { return }
                 // A piece before it may have been made equal.
                 if slots[index].hasFannedOut { acknowledge(index) } else { finish(index, .ok) }
+            } else if !slots[index].isExclusive, mutant != .readWithoutLock {
+                // Plexes began to differ while it was read: it must be alone to make them equal.
+                releaseLock(index)
+                acquire(index, isExclusive: true)
             } else {
                 slots[index].pieceEnd = transfer.offset + transfer.length
                 let all = working.union(recovering)

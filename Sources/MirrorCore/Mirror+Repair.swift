@@ -142,8 +142,12 @@ extension Mirror {
         let failure = plexes[Int(plex.value)].lastFailure
         if !working.contains(plex) {
             // It left meanwhile.
-        } else if !slots[index].failed.contains(plex), slots[index].isSpared {
-            countCorrected(plex)
+        } else if slots[index].lacking.contains(plex) {
+            // Neither its place nor the pool takes it: it is on record that the plex does not hold it.
+        } else if !slots[index].failed.contains(plex),
+            plexes[Int(plex.value)].remaps[offset / Limits.blockBytes] != nil,
+            slots[index].isSpared
+        {
             heal(PlexSet(plex).subtracting(slots[index].lacking), slots[index].transfer)
         } else if !slots[index].failed.contains(plex) {
             corrected(index, plex, offset)
@@ -173,9 +177,14 @@ extension Mirror {
 
     /// At the start: a disk that was wearing out when the last server stopped still is.
     mutating func adoptCorrected(_ events: [EventRecord]) {
-        for event in events where event.code == .corrected || event.code == .spared {
+        for event in events {
             guard let plex = event.plex, working.contains(plex) else { continue }
-            plexes[Int(plex.value)].badBlocks.countCorrected(at: event.time, limits)
+            switch event.code {
+            case .corrected, .spared: plexes[Int(plex.value)].badBlocks.countCorrected(at: event.time, limits)
+            // It may be another disk since.
+            case .joined, .cleared: plexes[Int(plex.value)].badBlocks.forgetCorrected()
+            default: break
+            }
         }
     }
 

@@ -28,6 +28,15 @@ extension Mirror {
         pumpSparing()
     }
 
+    /// The tick's part: what a torn write left behind in a table is written anew, before it misleads anybody.
+    mutating func settleTables() {
+        guard phase == .running, !isReadOnly, sparing.job == nil, sparing.queue.isEmpty else { return }
+        for plex in working.union(recovering).members where !plexes[Int(plex.value)].remaps.unsettled.isEmpty {
+            sparing.queue.append(Sparing.Job(slot: -1, plex: plex, purpose: .settle))
+        }
+        pumpSparing()
+    }
+
     mutating func pumpSparing() {
         while sparing.job == nil, !sparing.queue.isEmpty {
             let job = sparing.queue.removeFirst()
@@ -35,6 +44,7 @@ extension Mirror {
             sparing.begunAt = now.nanoseconds
             sparing.lost = []
             sparing.transients = 0
+            sparing.shortWrites = 0
             sparing.isWaitTold = false
             sparing.failure = plexes[Int(job.plex.value)].lastFailure
             switch job.purpose {
@@ -43,6 +53,13 @@ extension Mirror {
                 sparing.pieces = []
                 pushHalves(Sparing.ByteRange(start: transfer.offset, end: transfer.offset + transfer.length))
                 nextPiece()
+            case .settle:
+                sparing.table = plexes[Int(job.plex.value)].remaps
+                guard isInUse(job.plex), !sparing.table.unsettled.isEmpty else {
+                    endJob(isGood: false)
+                    continue
+                }
+                writeTable([])
             case .withdraw:
                 sparing.table = plexes[Int(job.plex.value)].remaps
                 let block = slots[job.slot].request.offset / Limits.blockBytes
@@ -93,7 +110,7 @@ extension Mirror {
     /// Others have what this plex has not.
     private func isCovered(_ job: Sparing.Job) -> Bool {
         !slots[job.slot].good.intersection(working).subtracting(PlexSet(job.plex)).isEmpty
-            || slots[job.slot].kind != .client && working.count > 1
+            || slots[job.slot].kind != .client && (working.count > 1 || recovering.contains(job.plex))
     }
 
     private func operation(_ job: Sparing.Job, _ piece: Sparing.ByteRange) -> DiskOperation {
@@ -156,7 +173,10 @@ extension Mirror {
             if slots[job.slot].transfer.kind == .write, bytes < piece.length {
                 let whole = bytes & ~(Limits.blockBytes - 1)
                 // A block that is written in part is written again; one of which nothing is written has no place.
-                guard bytes > 0 else { return endJob(isGood: false, .truncated) }
+                if whole == 0 { sparing.shortWrites += 1 }
+                guard bytes > 0, sparing.shortWrites <= limits.transientRetries else {
+                    return endJob(isGood: false, .truncated)
+                }
                 sparing.pieces.append(Sparing.ByteRange(start: piece.start + whole, end: piece.end))
             }
             nextPiece()
@@ -194,6 +214,7 @@ extension Mirror {
     // MARK: one block
 
     private mutating func spare(_ job: Sparing.Job, _ block: UInt64) {
+        guard isInUse(job.plex) else { return endJob(isGood: false) }
         let position = Int(job.plex.value)
         sparing.block = block
         sparing.blockBegunAt = now.nanoseconds
@@ -211,6 +232,7 @@ extension Mirror {
 
     /// Whatever lay in the table's place is from another life.
     private mutating func clear(_ job: Sparing.Job, _ page: Int, _ copy: Int) {
+        guard isInUse(job.plex) else { return endJob(isGood: false) }
         sparing.step = .clearing(page: page, copy: copy)
         submitTable(job, page, copy)
     }
@@ -229,7 +251,8 @@ extension Mirror {
     }
 
     private mutating func take(_ job: Sparing.Job) {
-        guard isInUse(job.plex) else { return endJob(isGood: false) }
+        // One that left and is back has a table of its own, or none.
+        guard isInUse(job.plex), record[job.plex].isRemapped else { return endJob(isGood: false) }
         let table = plexes[Int(job.plex.value)].remaps
         let block = sparing.block / Limits.blockBytes
         // If power fails between two pages of the table, the higher slot counts.
@@ -289,9 +312,11 @@ extension Mirror {
 
     // MARK: the table
 
+    /// Pages that say something else than the table does, or only once, come first.
     private mutating func writeTable(_ pages: [Int]) {
         guard let job = sparing.job else { return }
-        sparing.pages = pages
+        let unsettled = sparing.table.unsettled
+        sparing.pages = unsettled + pages.filter { !unsettled.contains($0) }
         sparing.table.countPageWrite()
         writeTable(job, 0)
     }
@@ -327,15 +352,15 @@ extension Mirror {
             isGood = false
             sparing.failure = failure
         }
+        if !isGood, !working.subtracting(PlexSet(job.plex)).isEmpty {
+            // What lies there now nobody knows. With another plex at hand this one is not worth the risk.
+            expel(job.plex, operation: .metadata, sparing.failure, offset: sparing.block)
+            return endJob(isGood: false, sparing.failure)
+        }
         if copy == 0 {
             sparing.isFirstCopyGood = isGood
-            // What lies there now nobody knows. With another plex at hand this one is not worth the risk.
-            if !isGood, working.subtracting(PlexSet(job.plex)).count > 0 {
-                return endJob(isGood: false, sparing.failure)
-            }
             return writeTable(job, 1)
         }
-        if !isGood, working.subtracting(PlexSet(job.plex)).count > 0 { return endJob(isGood: false, sparing.failure) }
         guard isGood || sparing.isFirstCopyGood else {
             // The last plex: it may or may not have it. Nothing else can be done before that is certain.
             if !sparing.isWaitTold {
@@ -346,7 +371,7 @@ extension Mirror {
                     text: "plex \(job.plex): its remap table can't be written; the request waits")
             }
             sparing.step = .tableWait(until: now.nanoseconds + limits.commonFailureRetryNanoseconds)
-            return
+            return giveTableUp()
         }
         sparing.pages.removeFirst()
         guard sparing.pages.isEmpty else {
@@ -358,10 +383,12 @@ extension Mirror {
 
     private mutating func tableIsDurable(_ job: Sparing.Job) {
         let position = Int(job.plex.value)
+        sparing.table.settle()
         plexes[position].remaps = sparing.table
         lookForRemaps()
         guard job.purpose == .spare else { return endJob(isGood: true) }
         plexes[position].badBlocks.remove(sparing.block..<sparing.block + Limits.blockBytes)
+        plexes[position].badBlocks.countCorrected(at: now.unixNanoseconds, limits)
         record[job.plex].spared += 1
         wantCommit()
         let slot = sparing.table[sparing.block / Limits.blockBytes] ?? 0
@@ -377,7 +404,18 @@ extension Mirror {
     /// The tick's part.
     mutating func retrySparing() {
         guard let job = sparing.job, case .tableWait(let until) = sparing.step, now.nanoseconds >= until else { return }
+        sparing.table.countPageWrite()
         writeTable(job, 0)
+    }
+
+    /// Nobody waits for ever: a stop goes on, but nothing more is written, for the table may say one thing or the other.
+    private mutating func giveTableUp() {
+        if phase == .stopping {
+            sparing.isTableDoubtful = true
+            endJob(isGood: false)
+        } else if isStopWaiting {
+            giveUpForStop()
+        }
     }
 
     /// A record became durable.
@@ -403,7 +441,11 @@ extension Mirror {
     private mutating func endJob(isGood: Bool, _ failure: DiskFailure? = nil) {
         guard let job = sparing.job else { return }
         sparing.job = nil
-        if let failure { plexes[Int(job.plex.value)].lastFailure = failure }
+        if let failure {
+            plexes[Int(job.plex.value)].lastFailure = failure
+            if failure.kind == .lost { flushBehindWriteFailed(job.plex, failure) }
+        }
+        if job.purpose == .settle { return pumpSparing() }
         if isGood, isInUse(job.plex) {
             slots[job.slot].failed.remove(job.plex)
             slots[job.slot].good.insert(job.plex)
@@ -414,6 +456,7 @@ extension Mirror {
             switch job.purpose {
             case .spare: fanOutFinished(job.slot)
             case .withdraw: withdrawn(job.slot)
+            case .settle: break
             }
         }
         pumpSparing()

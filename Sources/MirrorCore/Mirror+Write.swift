@@ -5,6 +5,7 @@ extension Mirror {
     /// The lock is held and the mirror is marked dirty.
     mutating func startMutation(_ index: Int) {
         if slots[index].kind == .repair { return startRepairCopy(index) }
+        if sparing.isTableDoubtful, slots[index].kind == .client { return finish(index, .ioError) }
         if slots[index].kind == .scrubRepair { return writeScrubRepair(index) }
         slots[index].fragment = .head
         advance(index)
@@ -259,6 +260,7 @@ extension Mirror {
                 plexes[Int(plex.value)].lastFailure = failure
                 slots[index].failed.insert(plex)
                 if isBadBlock(failure) { slots[index].failedByMedia.insert(plex) }
+                if failure.kind == .lost { flushBehindWriteFailed(plex, failure) }
                 slots[index].good.remove(plex)
             } else if mutant == .forgetFragmentError {
                 slots[index].failed = .empty
@@ -288,13 +290,7 @@ extension Mirror {
     private mutating func believeFlush(_ plex: PlexIndex, _ failure: DiskFailure?) -> DiskFailure? {
         let position = Int(plex.value)
         if let failure {
-            plexes[position].flushFailed = true
-            plexes[position].lastFailure = failure
-            if mutant != .hideFlushError, !reliable(working.subtracting(PlexSet(plex))).isEmpty {
-                // At once, without waiting for the other plexes' answers: what it dropped must be read by no
-                // one, least of all to be copied onto a plex that still has it.
-                expel(plex, operation: .flush, failure, offset: 0)
-            }
+            flushBehindWriteFailed(plex, failure)
             return failure
         }
         return plexes[position].flushFailed && mutant != .hideFlushError ? plexes[position].lastFailure : nil
@@ -315,6 +311,16 @@ extension Mirror {
     mutating func retryTransient(_ index: Int) -> Bool {
         slots[index].transients += 1
         return slots[index].transients <= limits.transientRetries
+    }
+
+    /// Or a flush of its own.
+    mutating func flushBehindWriteFailed(_ plex: PlexIndex, _ failure: DiskFailure) {
+        plexes[Int(plex.value)].flushFailed = true
+        plexes[Int(plex.value)].lastFailure = failure
+        guard mutant != .hideFlushError, !reliable(working.subtracting(PlexSet(plex))).isEmpty else { return }
+        // At once, without waiting for the other plexes' answers: what it dropped must be read by no one, least of all to
+        // be copied onto a plex that still has it.
+        expel(plex, operation: .flush, failure, offset: 0)
     }
 
     // MARK: after the fan-out

@@ -239,6 +239,7 @@ package struct Mirror: ~Copyable {
         cleanIfIdle()
         recordCounters()
         retrySparing()
+        settleTables()
         retryRepairs()
         pumpResync()
         tickScrub()

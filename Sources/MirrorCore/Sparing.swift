@@ -16,6 +16,8 @@ struct Sparing {
         case spare
         /// The slot's block is in its own place again: the table is to forget it.
         case withdraw
+        /// Pages of the table are to be written anew; no slot waits for that.
+        case settle
     }
 
     struct Job: BitwiseCopyable {
@@ -73,8 +75,12 @@ struct Sparing {
     /// When the job began, and the present block.
     var begunAt: UInt64 = 0
     var blockBegunAt: UInt64 = 0
-    /// No block could be put into the pool, and why: told once.
+    /// That no copy of the table can be written: told once.
     var isWaitTold = false
+    /// It could not be written, and was given up for a stop.
+    var isTableDoubtful = false
+    /// Writes that moved less than a block.
+    var shortWrites: UInt8 = 0
 
     func has(slot: Int) -> Bool { job?.slot == slot || queue.contains { $0.slot == slot } }
 }

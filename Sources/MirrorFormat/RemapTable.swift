@@ -42,6 +42,8 @@ package struct RemapTable: Sendable, Equatable {
     package private(set) var sequence: UInt64 = 0
     /// Neither copy of some page can be read: nobody knows what is where.
     package private(set) var isDamaged = false
+    /// Pages of which only one copy says what the table does, or none: to be written anew.
+    package private(set) var unsettled: [Int] = []
 
     package init(slotCount: Int) { self.slotCount = slotCount }
 
@@ -145,10 +147,16 @@ package struct RemapTable: Sendable, Equatable {
             isDamaged = true
             return
         }
+        if copies.count < 2 || copies[0] != copies[1] { unsettle(page) }
         adopt(newest)
     }
 
-    private struct Page {
+    /// All pages have been written as the table is.
+    package mutating func settle() { unsettled = [] }
+
+    private mutating func unsettle(_ page: Int) { if !unsettled.contains(page) { unsettled.append(page) } }
+
+    private struct Page: Equatable {
         var sequence: UInt64
         var remaps: [Remap] = []
         var dead: [Int] = []
@@ -159,6 +167,7 @@ package struct RemapTable: Sendable, Equatable {
         for slot in page.dead { kill(slot) }
         for remap in page.remaps {
             // It moved to a higher slot, and power failed before the lower one was said to be dead.
+            if let other = self[remap.block] { unsettle(Self.page(ofSlot: min(other, remap.slot))) }
             if let other = self[remap.block], other > remap.slot {
                 kill(remap.slot)
             } else {

@@ -223,7 +223,8 @@ struct Opening: ~Copyable {
             if let lost = found.first(where: \.lacksRemaps) {
                 result.reason =
                     "\(paths[lost.disk]): its remap table can't be read, so nobody knows which of its blocks lie in the spare pool"
-                result.action = "name the disk of another plex that was in sync; or only look: restore a backup"
+                result.action =
+                    "name the disk of another plex that was in sync; all other blocks of this one lie in their own places, from its first byte on: a plain disk to whatever reads it"
             }
         case .mustStayReadOnly(let disks):
             result.reason =

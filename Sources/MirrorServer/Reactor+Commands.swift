@@ -160,6 +160,11 @@ extension Reactor {
         var response = ControlResponse()
         do throws(DiskError) {
             let bytes = mirrors[mirror].mirror.record.dataBytes
+            // The mirror has let go of it; what it says itself counts.
+            let table = disk.remaps(of: try disk.superblock())
+            guard table?.isEmpty ?? true, table?.isDamaged != true else {
+                throw DiskError("\(disk.path): blocks lie in its spare pool")
+            }
             try disk.wipeMetadata(behind: bytes)
             response.message =
                 "mirror \(mirrors[mirror].name) is dissolved: \(disk.dataPath) is a plain disk, its data are \(bytes) bytes"
@@ -178,14 +183,12 @@ extension Reactor {
                 if pending.dissolves, let asker = pending.asker {
                     // Commands that came before may have changed who takes part.
                     let members = mirrors[mirror].mirror.record.configured
-                    if members.count == 1, let only = members.first, mirrors[mirror].disks[Int(only.value)] != nil,
-                        mirrors[mirror].mirror.remaps(of: only).isEmpty
-                    {
+                    if members.count == 1, let only = members.first, mirrors[mirror].disks[Int(only.value)] != nil {
                         mirrors[mirror].dissolver = (asker, only)
                     } else {
                         respond(
                             .failure(
-                                "\(text), but it has not one plex any more, or blocks in its spare pool, and was not dissolved"
+                                "\(text), but it has not one plex any more, and was not dissolved"
                             ), to: asker)
                     }
                     continue

@@ -184,7 +184,7 @@ extension Reactor {
             result < 0 ? DiskFailure(errorNumber: -result, isBlockDevice: disk.isBlockDevice) : nil
         switch operations[index].step {
         case .main:
-            if let failure { return completeOperation(index, .failed(failure)) }
+            if let failure { return completeOperation(index, .failed(cause(of: failure, index, operation))) }
             operations[index].moved = UInt64(result)
             let isWrite =
                 switch operation.kind {
@@ -199,13 +199,28 @@ extension Reactor {
             }
             completeOperation(index, .transferred(UInt64(result)))
         case .sync:
-            if let failure { return completeOperation(index, .failed(failure)) }
+            if let failure {
+                return completeOperation(index, .failed(operation.kind == .flush ? failure : Self.lost(failure)))
+            }
             completeOperation(index, .transferred(operations[index].moved))
         case .punch, .zeroRange, .zeroWrite: zeroingCompleted(index, operation, disk, result, failure)
         case .sparseData, .sparseHole: sparseCompleted(index, operation, disk, result, failure)
         case .verifySync, .verifyRead: verifyingCompleted(index, operation, disk, result, failure)
         case .scrubRead: scrubReadCompleted(index, operation, disk, result, failure)
         }
+    }
+
+    /// A flush behind a write tells of more than what was written.
+    private static func lost(_ failure: DiskFailure) -> DiskFailure {
+        failure.kind == .media ? DiskFailure(kind: .lost, errorNumber: failure.errorNumber) : failure
+    }
+
+    /// Where a write goes through the page cache, and is durable, its error may be the flush's.
+    private func cause(of failure: DiskFailure, _ index: Int, _ operation: DiskOperation) -> DiskFailure {
+        guard operation.kind == .write, operation.isDurable, !operation.isVerified,
+            mirrors[operations[index].mirror].disks[Int(operation.plex.value)]?.isDirect == false
+        else { return failure }
+        return Self.lost(failure)
     }
 
     mutating func startSync(_ index: Int, _ disk: DiskChannel) {
@@ -265,16 +280,19 @@ extension Reactor {
         case .punch:
             // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
             ring.prepareAllocate(
-                disk.file, mode: 3, offset: operation.offset, length: operation.length, userData: UInt64(index))
+                disk.file, mode: 3, offset: operation.offset - disk.base, length: operation.length,
+                userData: UInt64(index))
         case .zeroRange:
             // FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
             ring.prepareAllocate(
-                disk.file, mode: 17, offset: operation.offset, length: operation.length, userData: UInt64(index))
+                disk.file, mode: 17, offset: operation.offset - disk.base, length: operation.length,
+                userData: UInt64(index))
         case .zeroWrite:
             let done = operations[index].zeroed
             let count = min(operation.length - done, UInt64(zeroBuffer.bytes))
             unsafe ring.prepareWrite(
-                disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count), offset: operation.offset + done,
+                disk.file, from: zeroes.pointer(zeroBuffer), count: Int(count),
+                offset: operation.offset + done - disk.base,
                 isDurable: false, mayHang: disk.mayHang, userData: UInt64(index))
         case .main, .sync, .sparseData, .sparseHole, .verifySync, .verifyRead, .scrubRead:
             preconditionFailure("no zeroing")
@@ -285,18 +303,15 @@ extension Reactor {
     private mutating func zeroingCompleted(
         _ index: Int, _ operation: DiskOperation, _ disk: DiskChannel, _ result: Int32, _ failure: DiskFailure?
     ) {
-        let plex = Int(operation.plex.value)
         let mirror = operations[index].mirror
         let step = operations[index].step
         if let failure, failure.kind == .unsupported, step != .zeroWrite {
-            if step == .punch {
-                mirrors[mirror].channels[plex]?.canPunch = false
-            } else {
-                mirrors[mirror].channels[plex]?.canZeroRange = false
-            }
+            mirrors[mirror].canNot(punch: step == .punch, operation)
             startZeroing(index, disk, step == .punch && disk.canZeroRange ? .zeroRange : .zeroWrite)
             return
         }
+        // It may only mean that the disk does not like to be asked that way: a block is bad if it can't be written.
+        if failure?.kind == .media, step != .zeroWrite { return startZeroing(index, disk, .zeroWrite) }
         if let failure { return completeOperation(index, .failed(failure)) }
         if step == .zeroWrite {
             if result == 0 { return completeOperation(index, .failed(.truncated)) }

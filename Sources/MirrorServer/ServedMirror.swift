@@ -95,6 +95,15 @@ struct ServedMirror: ~Copyable {
         return metadataChannels[index]
     }
 
+    /// The disk, or the file with its metadata, does not know this way of zeroing.
+    mutating func canNot(punch: Bool, _ operation: DiskOperation) {
+        let index = Int(operation.plex.value)
+        let isOfMetadata = operation.offset >= channels[index]?.end ?? .max
+        guard var channel = isOfMetadata ? metadataChannels[index] : channels[index] else { return }
+        if punch { channel.canPunch = false } else { channel.canZeroRange = false }
+        if isOfMetadata { metadataChannels[index] = channel } else { channels[index] = channel }
+    }
+
     mutating func append(_ event: EventRecord) {
         events.append(event)
         if events.count > Self.eventsKept { events.removeFirst(events.count - Self.eventsKept) }

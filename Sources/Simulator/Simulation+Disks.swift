@@ -92,6 +92,7 @@ extension Simulation {
             if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 22, effect: .none) }
             return shortPlan(operation, disk)
         case .write:
+            if losesBehindWrite(operation, disk) { return .loseFlush(errorNumber: 5) }
             if operation.isVerified, operation.isDurable, chance(.flushError, disk), mayLose(disk) {
                 return .loseFlush(errorNumber: 5)
             }
@@ -102,6 +103,7 @@ extension Simulation {
             if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 22, effect: .none) }
             return shortPlan(operation, disk)
         case .deallocate, .zero:
+            if losesBehindWrite(operation, disk) { return .loseFlush(errorNumber: 5) }
             if chance(.writeError, disk) { return .fail(errorNumber: 5, effect: drawLanding()) }
             if chance(.unsupported, disk, divisor: 4) { return .fail(errorNumber: 95, effect: .none) }
             return .succeed
@@ -113,6 +115,13 @@ extension Simulation {
             if chance(.metadataError, disk) { return .fail(errorNumber: 5, effect: drawLanding()) }
             return .succeed
         }
+    }
+
+    /// The flush behind a forced write fails.
+    private func losesBehindWrite(_ operation: DiskOperation, _ disk: Int) -> Bool {
+        guard operation.isDurable, isHostile, spares?.chance(4) ?? false, mayLose(disk) else { return false }
+        count(.flushError)
+        return true
     }
 
     private func drawLanding() -> SimulatedDisk.Landing {
@@ -273,7 +282,7 @@ extension Simulation {
         case .loseFlush(let error):
             // The disk that was to keep the data may have failed since.
             if mayLose(disk), !isTroubled(beside: disk) { disks[disk].failFlush(through: flight.mark, random: &random) }
-            if operation.kind == .write { return .failed(DiskFailure(kind: .lost, errorNumber: error)) }
+            if operation.kind != .flush { return .failed(DiskFailure(kind: .lost, errorNumber: error)) }
             return .failed(DiskFailure(errorNumber: error, isBlockDevice: isBlockDevice))
         case .fail(let error, let effect):
             if operation.kind == .writeMetadata {

@@ -315,6 +315,87 @@ import Testing
         }
     }
 
+    /// One copy of the table names the slot, and memory does not: later writes would be found in neither.
+    @Test func plexWhoseTableIsInDoubtAfterARepairIsFailed() throws {
+        for copy in 0...1 {
+            let bench = try bench()
+            spared(bench)
+            let layout = try #require(bench.disks[1]?.layout)
+            let page = layout.remapPageOffset(copy: copy, page: 0)
+            let other = bad + 4096
+            var id: UInt64 = 100
+            repeat {
+                bench.send(id, .read, other)
+                id += 1
+            } while bench.waiting(.read).last?.plex != 1
+            let failing: (Operation) -> DiskFailure? = { operation in
+                operation.plex == 1 && operation.kind == .writeMetadata && operation.offset == page
+                    ? .media : self.fails([other], [.read, .write])(operation)
+            }
+            bench.settle(failing: failing)
+            bench.tick()
+            bench.settle(failing: failing)
+            #expect(bench.record[plexOne].role == .failed, "copy \(copy)")
+        }
+    }
+
+    @Test func flushThatFailsBehindASpareBlockIsNotForgottenOnTheLastPlex() throws {
+        let bench = try bench([.inSync])
+        bench.send(1, .write, bad)
+        let slot = try #require(bench.disks[0]?.layout.spareOffset(slot: 0))
+        bench.settle(failing: { operation in
+            guard operation.kind == .write else { return nil }
+            if operation.offset == self.bad { return .media }
+            return operation.offset == slot ? DiskFailure(kind: .lost, errorNumber: 5) : nil
+        })
+        #expect(bench.replies[1] == .ioError)
+        bench.send(2, .flush)
+        bench.settle()
+        #expect(bench.replies[2] == .ioError)
+    }
+
+    @Test func onlyHolderOfABlockIsNotBrokenOffEvenIfItBecameThatMeanwhile() throws {
+        let bench = try bench(spares: 1)
+        spared(bench)
+        // A write to plex 1, whose pool is used up, is under way when plex 0 is to be broken off.
+        bench.send(2, .write, 8 * 4096)
+        bench.settle(holding: { $0.kind == .write && $0.plex == 1 })
+        let command = bench.command(.breakOff(PlexIndex(0), name: "copy"))
+        bench.settle(failing: fails([8 * 4096, slot(bench, 0)]))
+        guard case .failed(let text) = bench.answers[command] else { throw Missing() }
+        #expect(text.contains("the only one") && bench.record.inSync == set(0, 1) && bench.replies[2] == .ok)
+    }
+
+    @Test func stopDoesNotWaitForATableThatCanNotBeWritten() throws {
+        let bench = try bench([.inSync])
+        bench.send(1, .write, bad)
+        bench.settle(failing: { $0.kind == .write && $0.offset == self.bad ? .media : nil })
+        bench.command(.reactivate(PlexIndex(0)))
+        bench.settle(failing: { isTable(bench, $0) ? .media : nil })
+        bench.command(.stop)
+        for _ in 0..<5 {
+            bench.tick(afterMilliseconds: 1100)
+            bench.settle(failing: { isTable(bench, $0) ? .media : nil })
+        }
+        #expect(bench.isStopped)
+    }
+
+    @Test func pageOfWhichOneCopyIsOldIsWrittenAnewAfterTheStart() throws {
+        let bench = try bench()
+        spared(bench)
+        var image = try #require(bench.disks[1])
+        let second = image.layout.remapPageOffset(copy: 1, page: 0)
+        let first = image.layout.remapPageOffset(copy: 0, page: 0)
+        image.blocks[second]?[70] ^= 1
+        bench.replaceDisk(1, with: image)
+        let next = try bench.restarted()
+        next.settle()
+        next.tick()
+        next.settle()
+        #expect(next.block(1, at: first) != nil && next.block(1, at: first) == next.block(1, at: second))
+        #expect(next.mirror.remaps(of: plexOne).map(\.block) == [5])
+    }
+
     @Test func diskWithoutAPoolIsFailedAsEver() throws {
         let bench = try bench(spares: 0)
         spared(bench)

@@ -139,6 +139,42 @@ class Sparing(Case):
         self.assertIn("reactivate", refused.stderr)
         copy.stop()
 
+    def test_zeroes_and_trims_of_a_spared_block_with_metadata_in_a_file(self):
+        self.start()
+        full, meta = self.sick.file, self.dir / "meta"
+        self.server.verb("break", "data", "0", "--nokeep")
+        # The data of the mirror take the whole disk up: its pool lies in the other file.
+        whole = self.disk("whole.img", 2 * SIZE)
+        self.server.stop()
+        self.plexus("create", "big", whole, "--size", str(SIZE))
+        server = self.serve((whole,), label="big")
+        server.verb("add", "big", full, "--metadata", meta)
+        wait_until(lambda: server.mirror("big")["state"] == "healthy", "the disk with its metadata elsewhere")
+
+        def io(*commands):
+            words = [word for command in commands for word in ("-c", command)]
+            return self.call("qemu-io", "-f", "raw", *words, server.uri("big"))
+
+        self.sick.stubborn.touch()
+        io("write -P 0x5a 4M 2M")
+        plex = server.plex_on(meta, "big")
+        self.assertEqual((plex["state"], plex["remapped"]), ("in-sync", 1))
+        length = meta.stat().st_size
+        for command in (f"write -z {PLACE - BLOCK} {3 * BLOCK}", f"discard {PLACE - BLOCK} {3 * BLOCK}",
+                        f"write -z -u {PLACE} {BLOCK}"):
+            io("write -P 0x5a 4M 2M")
+            io(command)
+            for _ in range(4):
+                io(f"read -P 0 {PLACE} {BLOCK}", f"read -P 0x5a 4M {PLACE - BLOCK - 4 * MiB}")
+        self.assertEqual(meta.stat().st_size, length)
+        server.verb("offline", "big", "0")
+        io(f"read -P 0 {PLACE} {BLOCK}")
+        server.stop()
+        # The file is still what it was.
+        again = self.serve((whole, meta), label="again")
+        again.wait_healthy("big")
+        again.stop()
+
     def test_disk_without_a_pool_is_failed_by_a_write_error(self):
         self.start("--spares", "0")
         self.sick.stubborn.touch()
