@@ -144,10 +144,10 @@ class Sparing(Case):
         full, meta = self.sick.file, self.dir / "meta"
         self.server.verb("break", "data", "0", "--nokeep")
         # The data of the mirror take the whole disk up: its pool lies in the other file.
-        whole = self.disk("whole.img", 2 * SIZE)
+        wholes = (self.dir / "whole.img", self.dir / "other.img")
         self.server.stop()
-        self.plexus("create", "big", whole, "--size", str(SIZE))
-        server = self.serve((whole,), label="big")
+        self.plexus("create", "big", *wholes, "--size", str(SIZE))
+        server = self.serve(wholes, label="big")
         server.verb("add", "big", full, "--metadata", meta)
         wait_until(lambda: server.mirror("big")["state"] == "healthy", "the disk with its metadata elsewhere")
 
@@ -168,11 +168,12 @@ class Sparing(Case):
                 io(f"read -P 0 {PLACE} {BLOCK}", f"read -P 0x5a 4M {PLACE - BLOCK - 4 * MiB}")
         self.assertEqual(meta.stat().st_size, length)
         server.verb("offline", "big", "0")
+        server.verb("offline", "big", "1")
         io(f"read -P 0 {PLACE} {BLOCK}")
         server.stop()
         # The file is still what it was.
-        again = self.serve((whole, meta), label="again")
-        again.wait_healthy("big")
+        again = self.serve((*wholes, meta), label="again")
+        self.assertEqual(again.plex_on(meta, "big")["remapped"], 1)
         again.stop()
 
     def test_disk_without_a_pool_is_failed_by_a_write_error(self):
