@@ -88,7 +88,7 @@ class Sparing(Case):
         self.sick.unreadable.touch()
         self.call("fio", "--name=v", "--ioengine=nbd", f"--uri={self.server.uri()}", "--rw=randrw", "--bsrange=4k-64k",
                   "--offset=4M", "--size=2M", "--io_size=8M", "--iodepth=16", "--verify=crc32c", "--verify_fatal=1",
-                  "--fsync=32", timeout=300)
+                  "--fsync=32", cwd=self.dir, timeout=300)
         self.assertEqual(self.server.plex(0)["state"], "in-sync")
         self.assertEqual(self.server.plex(0)["remapped"], 1)
         self.server.verb("offline", "data", "1")
