@@ -10,6 +10,7 @@ extension Mirror {
         case .start(let manner):
             if let refusal = refusal(to: manner) { return .refused(refusal) }
             let isRunning = scrub.state.isRunning
+            guard isRunning || scrub.isIdle else { return .refused("the last scrub is just ending; try again") }
             if isRunning { scrub.follow(manner) } else { beginScrub(manner) }
             scrub.record()
             pumpScrub()
@@ -60,7 +61,9 @@ extension Mirror {
 
     /// One that was stopped, or never came to its end, is as good as one that did: it is not begun again at once.
     private mutating func beginScrubIfDue() {
-        guard let interval = scrub.interval, !scrub.state.isRunning, phase == .running, !isReadOnly else { return }
+        guard let interval = scrub.interval, !scrub.state.isRunning, scrub.isIdle, phase == .running, !isReadOnly else {
+            return
+        }
         let last = max(scrub.state.lastFinished, scrub.state.started, record.createdTime)
         guard now.unixNanoseconds > last, now.unixNanoseconds - last >= interval,
             refusal(to: ScrubManner()) == nil
@@ -186,6 +189,7 @@ extension Mirror {
         let range = request.offset..<request.offset + request.length
         // What a disk says of holes is not about what lies in its spare pool.
         if scrub.state.readsHoles || hasRemap(working, range) { return nextPiece(index) }
+        scrub.jobs[scrubWindow(index)]?.compared = working
         ask(index, working, .findData, request.offset..<request.offset + request.length)
     }
 
@@ -341,7 +345,8 @@ extension Mirror {
         guard let job = scrub.jobs[window] else { return }
         let hole = min(job.holeBytes, job.end - job.start) & ~(Limits.blockBytes - 1)
         if hole > 0 {
-            agree(job.start..<job.start + hole, working)
+            let asked = job.compared.filter { !record.isBad($0, offset: job.start, length: hole) }
+            agree(job.start..<job.start + hole, asked)
             scrub.pace.giveBack(hole)
         }
         scrub.jobs[window]?.pieces = hole < job.end - job.start ? [job.start + hole..<job.end] : []

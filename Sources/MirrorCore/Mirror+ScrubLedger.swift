@@ -11,6 +11,8 @@ struct LedgerCopy {
     /// It failed once: the ledger is a service, and no plex is given up for it.
     var isDisabled = false
 
+    var isUnknown: Bool { sequences[0] == .max }
+
     /// Of a plex that joins: its disk may tell of another side of a split, or of another life.
     static let unknown = LedgerCopy(sequences: InlineArray(repeating: .max))
 }
@@ -37,7 +39,7 @@ extension Mirror {
         else { return }
         let sequences = scrub.ledger.sequences
         // A mirror that was never scrubbed needs no ledger. A page that was never written is none wherever it lies.
-        guard sequences.contains(where: { $0 > 0 }) else { return }
+        guard sequences.contains(where: { $0 > 0 }) || plexes[index].ledger.isUnknown else { return }
         let pages = sequences.indices.reversed().filter { sequences[$0] != plexes[index].ledger.sequences[$0] }
         guard let page = pages.first else { return }
         plexes[index].ledger.writing = page

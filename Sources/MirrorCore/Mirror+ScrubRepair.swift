@@ -91,7 +91,7 @@ extension Mirror {
     mutating func sourcePinned(_ index: Int) {
         let request = slots[index].request
         guard mayCompare(request.offset, request.length), !holdsMutations, let source = slots[index].source,
-            record.pinned == source, working.contains(source)
+            record.pinned == source, working.contains(source), isStillWanted(source)
         else { return putRepairOff(index) }
         scrub.pinned = source
         slots[index].countsAsMutation = true
@@ -99,12 +99,17 @@ extension Mirror {
         passGate(index)
     }
 
+    /// The order may have been withdrawn, or given for another plex, since.
+    private func isStillWanted(_ source: PlexIndex) -> Bool {
+        scrub.state.repairs && (scrub.state.preferred ?? source) == source
+    }
+
     /// The region's bit is set.
     mutating func writeScrubRepair(_ index: Int) {
         let request = slots[index].request
-        guard let job = scrub.jobs[scrubWindow(index)], mayCompare(request.offset, request.length) else {
-            return putRepairOff(index)
-        }
+        guard let job = scrub.jobs[scrubWindow(index)], mayCompare(request.offset, request.length),
+            let source = slots[index].source, isStillWanted(source)
+        else { return putRepairOff(index) }
         // Those under rebuild may have got the other version already.
         let targets = job.differing.intersection(working).union(recovering)
         slots[index].transfer.kind = .write
@@ -116,8 +121,9 @@ extension Mirror {
     mutating func scrubRepairWritten(_ index: Int) {
         let window = scrubWindow(index)
         guard let job = scrub.jobs[window], let source = slots[index].source else { return }
-        let failed = slots[index].failed
-        expelAll(failed, for: index)
+        expelAll(slots[index].failed, for: index)
+        // Or on record as not holding it.
+        let failed = slots[index].failed.union(slots[index].lacking)
         heal(slots[index].good.subtracting(slots[index].lacking), slots[index].transfer)
         if hasBadBlocks { overwritten(index) }
         let written = job.differing.intersection(working).subtracting(failed)

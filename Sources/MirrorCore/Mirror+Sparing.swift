@@ -31,7 +31,8 @@ extension Mirror {
     /// The tick's part: what a torn write left behind in a table is written anew, before it misleads anybody.
     mutating func settleTables() {
         guard phase == .running, !isReadOnly, sparing.job == nil, sparing.queue.isEmpty else { return }
-        for plex in working.union(recovering).members where !plexes[Int(plex.value)].remaps.unsettled.isEmpty {
+        for plex in working.union(recovering).members
+        where !plexes[Int(plex.value)].remaps.unsettled.isEmpty && now.nanoseconds >= plexes[Int(plex.value)].settleAt {
             sparing.queue.append(Sparing.Job(slot: -1, plex: plex, purpose: .settle))
         }
         pumpSparing()
@@ -118,7 +119,7 @@ extension Mirror {
         return DiskOperation(
             tag: DiskTag(owner: .sparing, plex: job.plex, slot: job.slot, generation: sparing.serial), plex: job.plex,
             kind: transfer.kind, isDurable: transfer.isDurable,
-            isVerified: transfer.kind == .write && slots[job.slot].kind == .repair,
+            isVerified: transfer.kind == .write && isVerified(slots[job.slot].kind),
             buffer: slots[job.slot].request.buffer,
             bufferOffset: transfer.bufferOffset + piece.start - transfer.offset, offset: piece.start,
             length: piece.length, request: slots[job.slot].request.id)
@@ -315,8 +316,10 @@ extension Mirror {
     /// Pages that say something else than the table does, or only once, come first.
     private mutating func writeTable(_ pages: [Int]) {
         guard let job = sparing.job else { return }
-        let unsettled = sparing.table.unsettled
-        sparing.pages = unsettled + pages.filter { !unsettled.contains($0) }
+        sparing.pages = sparing.table.unsettled
+        for page in pages where !sparing.pages.contains(where: { $0.page == page }) {
+            sparing.pages.append(RemapTable.Unsettled(page: page))
+        }
         sparing.table.countPageWrite()
         writeTable(job, 0)
     }
@@ -324,7 +327,8 @@ extension Mirror {
     private mutating func writeTable(_ job: Sparing.Job, _ copy: Int) {
         guard isInUse(job.plex), let page = sparing.pages.first else { return endJob(isGood: false) }
         sparing.step = .table(copy: copy)
-        submitTable(job, page, copy)
+        // The copy that was believed is overwritten last.
+        submitTable(job, page.page, page.good == 0 ? 1 - copy : copy)
     }
 
     private mutating func submitTable(_ job: Sparing.Job, _ page: Int, _ copy: Int) {
@@ -351,6 +355,11 @@ extension Mirror {
         if case .failed(let failure) = result {
             isGood = false
             sparing.failure = failure
+        }
+        if !isGood, copy == 0, job.purpose == .settle {
+            // What was believed still lies in the other copy. A bad place in the table alone costs nobody a plex.
+            plexes[Int(job.plex.value)].settleAt = now.nanoseconds + limits.repairRetryNanoseconds
+            return endJob(isGood: false)
         }
         if !isGood, !working.subtracting(PlexSet(job.plex)).isEmpty {
             // What lies there now nobody knows. With another plex at hand this one is not worth the risk.
@@ -433,6 +442,7 @@ extension Mirror {
     /// The mirror is being stopped and the record can't be written: nothing is waited for any more.
     mutating func abandonSparing() {
         guard let job = sparing.job, !sparing.isInFlight else { return }
+        if case .tableWait = sparing.step { sparing.isTableDoubtful = true }
         sparing.queue.removeAll { $0.slot == job.slot }
         endJob(isGood: false)
     }

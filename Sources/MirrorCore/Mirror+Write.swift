@@ -200,7 +200,7 @@ extension Mirror {
         return hasRemaps && !(slots[index].isPutBack && transfer.kind == .write) ? mapped(whole) : whole
     }
 
-    private func isVerified(_ kind: Slot.Kind) -> Bool {
+    func isVerified(_ kind: Slot.Kind) -> Bool {
         switch kind {
         case .repair, .scrubRepair: true
         case .resyncWindow: resync.isVerifying

@@ -216,6 +216,12 @@ package struct Mirror: ~Copyable {
 
     private mutating func complete(_ tag: DiskTag, _ result: DiskResult) {
         plexes[Int(tag.plex.value)].inFlight -= 1
+        // A flush behind a write of metadata failed: what it tells of is not about metadata alone (R8).
+        if case .failed(let failure) = result, failure.kind == .lost, tag.owner != .request,
+            working.union(recovering).contains(tag.plex)
+        {
+            flushBehindWriteFailed(tag.plex, failure)
+        }
         switch tag.owner {
         case .request: requestCompleted(tag, result)
         case .commit: commitCompleted(tag, result)

@@ -68,6 +68,8 @@ struct Plex {
     var badBlocks = BadBlocks()
     /// Blocks that lie in the spare pool.
     var remaps = RemapTable(slotCount: 0)
+    /// When pages of it that could not be written anew are tried again.
+    var settleAt: UInt64 = 0
     var ledger = LedgerCopy()
 }
 

@@ -35,7 +35,7 @@ struct Sparing {
         case announcing(ticket: UInt64)
         /// The block is written to a spare slot.
         case filling(slot: Int)
-        /// The page that has changed, copy 0 or 1.
+        /// The page that has changed: the first write to one of its copies, or the second to the other.
         case table(copy: Int)
         /// No copy of it could be written, and there is no other plex; tried again then.
         case tableWait(until: UInt64)
@@ -67,7 +67,7 @@ struct Sparing {
     /// The table as it will be.
     var table = RemapTable(slotCount: 0)
     /// Of it, to be written: the first one is being written.
-    var pages: [Int] = []
+    var pages: [RemapTable.Unsettled] = []
     var isFirstCopyGood = false
     /// Byte offsets of blocks that could be put nowhere.
     var lost: [UInt64] = []

@@ -43,7 +43,18 @@ package struct RemapTable: Sendable, Equatable {
     /// Neither copy of some page can be read: nobody knows what is where.
     package private(set) var isDamaged = false
     /// Pages of which only one copy says what the table does, or none: to be written anew.
-    package private(set) var unsettled: [Int] = []
+    package private(set) var unsettled: [Unsettled] = []
+
+    package struct Unsettled: Sendable, Equatable, BitwiseCopyable {
+        package var page: Int
+        /// The copy that was believed, 0 or 1, which must not be the first to be overwritten; nil: both were.
+        package var good: Int?
+
+        package init(page: Int, good: Int? = nil) {
+            self.page = page
+            self.good = good
+        }
+    }
 
     package init(slotCount: Int) { self.slotCount = slotCount }
 
@@ -142,19 +153,24 @@ package struct RemapTable: Sendable, Equatable {
     ///
     /// - Parameter blocks: of data, that the mirror has.
     package mutating func take(page: Int, _ copyA: RawSpan, _ copyB: RawSpan, plex: PlexUUID, blocks: UInt64) {
-        let copies = [decode(copyA, page, plex, blocks), decode(copyB, page, plex, blocks)].compactMap(\.self)
-        guard let newest = copies.max(by: { $0.sequence < $1.sequence }) else {
+        let copies = [decode(copyA, page, plex, blocks), decode(copyB, page, plex, blocks)]
+        var good = copies[0] == nil ? 1 : 0
+        if let first = copies[0], let second = copies[1], second.sequence > first.sequence { good = 1 }
+        guard let newest = copies[good] else {
             isDamaged = true
             return
         }
-        if copies.count < 2 || copies[0] != copies[1] { unsettle(page) }
+        if copies[0] != copies[1] { unsettle(page, good: good) }
         adopt(newest)
     }
 
     /// All pages have been written as the table is.
     package mutating func settle() { unsettled = [] }
 
-    private mutating func unsettle(_ page: Int) { if !unsettled.contains(page) { unsettled.append(page) } }
+    private mutating func unsettle(_ page: Int, good: Int? = nil) {
+        if unsettled.contains(where: { $0.page == page }) { return }
+        unsettled.append(Unsettled(page: page, good: good))
+    }
 
     private struct Page: Equatable {
         var sequence: UInt64

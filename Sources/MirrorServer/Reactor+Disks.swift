@@ -217,7 +217,8 @@ extension Reactor {
 
     /// Where a write goes through the page cache, and is durable, its error may be the flush's.
     private func cause(of failure: DiskFailure, _ index: Int, _ operation: DiskOperation) -> DiskFailure {
-        guard operation.kind == .write, operation.isDurable, !operation.isVerified,
+        guard operation.kind == .write || operation.kind == .writeMetadata, operation.isDurable, !operation.isVerified,
+            mirrors[operations[index].mirror].channel(operation)?.honoursDataSync == true,
             mirrors[operations[index].mirror].disks[Int(operation.plex.value)]?.isDirect == false
         else { return failure }
         return Self.lost(failure)

@@ -394,6 +394,50 @@ import Testing
         next.settle()
         #expect(next.block(1, at: first) != nil && next.block(1, at: first) == next.block(1, at: second))
         #expect(next.mirror.remaps(of: plexOne).map(\.block) == [5])
+        // The copy that was believed came last: power may fail in this write, too.
+        let order = next.trace.compactMap { step -> UInt64? in
+            if case .submit(let operation) = step, operation.plex == 1, isTable(next, operation) {
+                operation.offset
+            } else {
+                nil
+            }
+        }
+        #expect(order == [second, first])
+    }
+
+    @Test func badPlaceInOneCopyOfTheTableCostsNobodyAPlex() throws {
+        let bench = try bench()
+        spared(bench)
+        var image = try #require(bench.disks[1])
+        let first = image.layout.remapPageOffset(copy: 0, page: 0)
+        image.blocks[first] = nil
+        bench.replaceDisk(1, with: image)
+        let next = try bench.restarted()
+        next.settle()
+        for _ in 0..<20 {
+            next.tick()
+            next.settle(failing: { $0.plex == 1 && $0.offset == first ? .media : nil })
+        }
+        #expect(next.record.inSync == set(0, 1) && next.mirror.remaps(of: plexOne).map(\.block) == [5])
+        #expect(next.submitted(.writeMetadata).filter { isTable(next, $0) }.count == 1)
+    }
+
+    @Test func flushThatFailsBehindMetadataFailsThePlex() throws {
+        let bench = try bench()
+        bench.send(1, .write, 0)
+        bench.settle()
+        bench.tick()
+        bench.settle(failing: { operation in
+            operation.plex == 1 && operation.isEventBlock ? DiskFailure(kind: .lost, errorNumber: 5) : nil
+        })
+        bench.mirror.log(.cleared, text: "something to be written")
+        for _ in 0..<3 {
+            bench.tick()
+            bench.settle(failing: { operation in
+                operation.plex == 1 && operation.isEventBlock ? DiskFailure(kind: .lost, errorNumber: 5) : nil
+            })
+        }
+        #expect(bench.record[plexOne].role == .failed && bench.record[plexOne].cause.operation == .flush)
     }
 
     @Test func diskWithoutAPoolIsFailedAsEver() throws {
