@@ -20,6 +20,8 @@ package struct DiskTag: Hashable, Sendable, BitwiseCopyable {
     package init(raw: UInt64) { self.raw = raw }
 
     package var plex: PlexIndex { PlexIndex(Int((raw >> 48) & 7)) }
+    /// Of the slot, or whatever else an operation belongs to.
+    package var generationOfSlot: UInt32 { generation }
     var owner: Owner { Owner(rawValue: UInt8(raw >> 56)) ?? .detach }
     var slot: Int { Int((raw >> 32) & 0xFFFF) }
     var generation: UInt32 { UInt32(truncatingIfNeeded: raw) }
@@ -80,6 +82,8 @@ package enum DiskErrorKind: UInt8, Sendable, BitwiseCopyable {
     case differs
     /// A flush behind the write failed: anything written before may be lost, too.
     case lost
+    /// It did not answer in time. What was asked of it may happen yet.
+    case late
 }
 
 package struct DiskFailure: Sendable, Hashable, BitwiseCopyable {

@@ -53,6 +53,28 @@ package struct Limits: Sendable {
     package var correctedNanoseconds: UInt64 = 600_000_000_000
     /// A plex whose bad blocks take longer than that to be put elsewhere is given up, if others have what it lacks.
     package var sparingNanoseconds: UInt64 = 5_000_000_000
+    /// A plex that has owed a write for so long and done none meanwhile is given up, if another one is not late; 0: never,
+    /// nor is any read hedged.
+    package var writeDeadlineNanoseconds: UInt64 = 2_000_000_000
+    /// A flush, or zeroing, may take so many times as long, and a single write beside others that are done.
+    package var patienceFactor: UInt64 = 5
+    package var patienceNanoseconds: UInt64 { writeDeadlineNanoseconds * patienceFactor }
+    /// A read that takes longer, and ten times longer than 99 of 100 on that plex, is asked of another one as well.
+    package var hedgeNanoseconds: UInt64 = 50_000_000
+    /// In buffers of operations that were given up; beyond these they are waited for.
+    package var pinnedBytes: UInt64 = 64 << 20
+    /// Ticks that lie further apart tell of a process that stood still.
+    package var stallNanoseconds: UInt64 = 1_000_000_000
+    /// So often is it judged who is slow, and so many judgements in a row must agree.
+    package var slowJudgeNanoseconds: UInt64 = 2_000_000_000
+    package var slowJudgements = 3
+    /// Half of its reads take longer than that, and so many times longer than on the fastest; or it was late for so many
+    /// that another one answered first.
+    package var slowNanoseconds: UInt64 = 5_000_000
+    package var slowFactor: UInt64 = 5
+    package var slowLosses = 4
+    /// Reads that a slow plex gets nevertheless, from one judgement to the next.
+    package var slowProbes = 10
     /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.
     package var eventRing = 64
 

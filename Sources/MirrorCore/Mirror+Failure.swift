@@ -25,7 +25,7 @@ extension Mirror {
         if operation == .write || operation == .zero { record[plex].writeErrors += 1 }
         countMissed(plex, wasWorking: isWorking, wasJoining: wasJoining)
         // Flushes that were under way together with the one that failed may have said yes to what was lost (R8).
-        if operation == .flush { record[plex].missedWriteMap = nil }
+        if operation == .flush, failure.kind != .late { record[plex].missedWriteMap = nil }
         record[plex].role = .failed
         record[plex].cause = FailureCause(
             operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)

@@ -52,7 +52,7 @@ extension Mirror {
         case .differs where failure.errorNumber != 0: break
         case .differs: expel(plex, operation: .verification, failure, offset: offset)
         case .lost: flushFailed(plex, failure)
-        case .gone, .noSpace: expel(plex, operation: .write, failure, offset: offset)
+        case .gone, .noSpace, .late: expel(plex, operation: .write, failure, offset: offset)
         }
     }
 

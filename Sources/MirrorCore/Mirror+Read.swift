@@ -20,17 +20,24 @@ extension Mirror {
             if !readAroundBad(index) { noSourceLeft(index) }
             return
         }
+        slots[index].source = plex
+        ask(index, plex)
+    }
+
+    /// For the transfer's range, beside others that may have been asked before.
+    mutating func ask(_ index: Int, _ plex: PlexIndex) {
+        let transfer = slots[index].transfer
         let position = Int(plex.value)
         plexes[position].readsInFlight += 1
         plexes[position].lastReadEnd = transfer.offset + transfer.length
-        slots[index].source = plex
-        slots[index].pending = PlexSet(plex)
+        if plexes[position].isSlow { plexes[position].probes -= 1 }
+        slots[index].pending.insert(plex)
         slots[index].progress[position] = 0
         submit(operation(index, plex))
     }
 
     /// Sequential readers stay on one disk; otherwise the plex with the fewest reads in flight; ties in turn.
-    private mutating func chooseSource(offset: UInt64, length: UInt64, tried: PlexSet) -> PlexIndex? {
+    mutating func chooseSource(offset: UInt64, length: UInt64, tried: PlexSet) -> PlexIndex? {
         var best: PlexIndex?
         var bestCost = Int.max
         let candidates = mutant == .readFromRecovering ? working.union(recovering) : working
@@ -40,6 +47,7 @@ extension Mirror {
             else { continue }
             let goesOn = plexes[Int(plex.value)].lastReadEnd == offset
             var cost = plexes[Int(plex.value)].readsInFlight * 2 - (goesOn ? 3 : 0)
+            if hasReluctant { cost += reluctance(plex) }
             // It would fail again, and a disk can take many seconds for that.
             if hasBadBlocks, plexes[Int(plex.value)].badBlocks.overlaps(offset, length) { cost += 1 << 20 }
             if cost < bestCost {
@@ -55,6 +63,7 @@ extension Mirror {
     mutating func readSucceeded(_ index: Int, _ plex: PlexIndex) {
         plexes[Int(plex.value)].readsInFlight -= 1
         if mayAnotherKnowBetter(than: plex) {
+            dropOthers(index)
             slots[index].resumeStep = slots[index].step
             slots[index].step = .promotionWait
             commit.needsWake = true
@@ -65,9 +74,11 @@ extension Mirror {
             // It was expelled meanwhile (R12), or another plex answers for all now: then it is no failure of
             // this one, and it may be asked again should the pin come back.
             if !working.contains(plex) { slots[index].tried.insert(plex) }
-            submitRead(index)
+            readAgain(index)
             return
         }
+        raceWon(index, plex)
+        slots[index].source = plex
         switch slots[index].kind {
         case .free, .internalFlush, .scrub, .scrubRepair: preconditionFailure("reads nothing")
         case .resyncWindow: windowRead(index, from: plex)
@@ -137,21 +148,35 @@ extension Mirror {
         if failure.kind != .media { slots[index].failedOtherwise = true }
         let transfer = slots[index].transfer
         if working.contains(plex) {
-            record[plex].readErrors += 1
-            hasNewCounters = true
-            log(
-                .readError, plex: plex, errorNumber: failure.errorNumber, offset: transfer.offset,
-                length: transfer.length, text: "read failed on plex \(plex)")
+            if failure.kind != .late { countReadError(index, plex, failure) }
             if transfer.kind == .read {
                 suspect(plex, failure, offset: transfer.offset, length: transfer.length)
             }
             if failure.kind == .gone {
                 expel(plex, operation: .read, failure, offset: transfer.offset)
-            } else if !isEqual(offset: transfer.offset, length: transfer.length), record.pinned == plex {
+            } else if slots[index].pending.isEmpty, !isEqual(offset: transfer.offset, length: transfer.length),
+                record.pinned == plex
+            {
                 movePin(from: plex, for: index)
                 return
             }
         }
+        readAgain(index)
+    }
+
+    private mutating func countReadError(_ index: Int, _ plex: PlexIndex, _ failure: DiskFailure) {
+        let transfer = slots[index].transfer
+        record[plex].readErrors += 1
+        hasNewCounters = true
+        log(
+            .readError, plex: plex, errorNumber: failure.errorNumber, offset: transfer.offset,
+            length: transfer.length, text: "read failed on plex \(plex)")
+    }
+
+    /// Unless another plex has been asked already.
+    private mutating func readAgain(_ index: Int) {
+        guard slots[index].pending.isEmpty else { return }
+        if slots[index].isPinned { endRace(index) }
         submitRead(index)
     }
 

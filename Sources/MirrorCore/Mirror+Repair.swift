@@ -101,7 +101,7 @@ extension Mirror {
             repairs.halve(Repairs.Suspect(plex: plex, start: request.offset, end: end, isBad: true))
         case .media: repairs.push(Repairs.Suspect(plex: plex, start: request.offset, end: end, isBad: true))
         case .gone: if let failure { expel(plex, operation: .read, failure, offset: request.offset) }
-        case .noSpace, .transient, .unsupported, .differs, .lost: break
+        case .noSpace, .transient, .unsupported, .differs, .lost, .late: break
         }
         endRepair(index)
     }
@@ -158,7 +158,7 @@ extension Mirror {
             case .differs where failure.errorNumber != 0: noteBad(plex, offset, failure)
             case .differs: expel(plex, operation: .verification, failure, offset: offset)
             case .lost: flushFailed(plex, failure)
-            case .gone, .noSpace: expel(plex, operation: .write, failure, offset: offset)
+            case .gone, .noSpace, .late: expel(plex, operation: .write, failure, offset: offset)
             }
         }
         endRepair(index)

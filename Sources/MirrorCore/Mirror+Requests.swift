@@ -148,6 +148,9 @@ extension Mirror {
 
     mutating func freeSlot(_ index: Int) {
         precondition(slots[index].pending.isEmpty, "an operation is still in flight (R14)")
+        if slots[index].hasLetGo, slots[index].request.buffer.windowIndex != nil, mutant != .lateBufferReused {
+            emit(.detach(slots[index].request.buffer))
+        }
         slots[index].kind = .free
         slots[index].step = .idle
         releaseLock(index)

@@ -112,6 +112,7 @@ extension Mirror {
         if isSuspended { return "requests are held: no plex can be relied on" }
         if working.count < 2 { return "fewer than two plexes are in sync" }
         if hasUnequal { return "plexes may differ, until the resync has made them equal" }
+        if let mute = working.filter({ lateness.zombies(of: $0) > 0 }).first { return "plex \(mute) does not answer" }
         if reliable(working) != working { return "no plex could be flushed: what they hold may differ" }
         let copies = isResyncNeeded && !resync.isPaused && resync.isBehind == nil && resync.blockedAt == nil
         return copies ? "the resync comes first" : nil
@@ -271,7 +272,8 @@ extension Mirror {
         take(index, plex, result)
         guard slots[index].pending.isEmpty else { return }
         let window = scrubWindow(index)
-        guard let job = scrub.jobs[window], mayCompare(slots[index].transfer.offset, slots[index].transfer.length)
+        guard let job = scrub.jobs[window], !job.isLate,
+            mayCompare(slots[index].transfer.offset, slots[index].transfer.length)
         else { return abandonScrub(index) }
         scrub.jobs[window]?.compared = job.compared.intersection(working)
         scrub.jobs[window]?.differing = job.differing.intersection(working)
@@ -321,6 +323,7 @@ extension Mirror {
             switch failure.kind {
             case .differs: scrub.jobs[window]?.differing.insert(plex)
             case .gone: expel(plex, operation: .read, failure, offset: slots[index].transfer.offset)
+            case .late: scrub.jobs[window]?.isLate = true
             case .media, .noSpace, .transient, .unsupported, .lost:
                 // Who can't tell where data begin is read.
                 if kind == .findData { scrub.jobs[window]?.holeBytes = 0 }

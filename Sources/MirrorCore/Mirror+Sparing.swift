@@ -190,7 +190,7 @@ extension Mirror {
             case .media: spare(job, piece.start)
             // It was written, and does not read.
             case .differs where failure.errorNumber != 0: spare(job, piece.start)
-            case .differs, .gone, .noSpace, .transient, .unsupported, .lost: endJob(isGood: false, failure)
+            case .differs, .gone, .noSpace, .transient, .unsupported, .lost, .late: endJob(isGood: false, failure)
             }
         }
     }

@@ -273,6 +273,7 @@ extension Mirror {
         case 95: "EOPNOTSUPP"
         case 103: "ECONNABORTED"
         case 107: "ENOTCONN"
+        case 110: "(no answer in time)"
         case 121: "EREMOTEIO"
         case 122: "EDQUOT"
         default: "errno \(number)"

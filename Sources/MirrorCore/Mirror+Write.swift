@@ -193,7 +193,8 @@ extension Mirror {
             isSparse: slots[index].kind == .resyncWindow && !slots[index].windowEqualises,
             isVerified: transfer.kind == .write && isVerified(slots[index].kind),
             isUncached: slots[index].isOfScrub && transfer.kind != .write,
-            buffer: slots[index].request.buffer,
+            buffer: slots[index].hedges.contains(plex)
+                ? slots[index].request.buffer.copy(for: plex) : slots[index].request.buffer,
             bufferOffset: transfer.bufferOffset + done, offset: transfer.offset + done,
             length: transfer.length - done, request: slots[index].request.id)
         // What is put back is written where it belongs.
@@ -401,7 +402,7 @@ extension Mirror {
             switch failure.kind {
             case .differs: expel(plex, operation: .verification, failure, offset: slots[index].transfer.offset)
             case .lost: flushFailed(plex, failure)
-            case .media, .noSpace, .transient, .unsupported, .gone:
+            case .media, .noSpace, .transient, .unsupported, .gone, .late:
                 expel(plex, operation: operation, failure, offset: slots[index].transfer.offset)
             }
         }

@@ -20,6 +20,11 @@ package enum Effect: Sendable, BitwiseCopyable {
     /// Move bytes inside a request's buffer.
     case copyBytes(BufferID, from: UInt64, to: UInt64, count: UInt64)
     case fillZeroes(BufferID, at: UInt64, count: UInt64)
+    /// What lies outside of the range is moved from a request's buffer into this copy of it, which takes its place.
+    case adopt(BufferID, offset: UInt64, length: UInt64)
+    /// Operations on this buffer, which may be a window, were given up and are still under way. Its bytes are moved to
+    /// other memory; what it had stays untouched until they have ended.
+    case detach(BufferID)
     /// `takeAnswer` has one.
     case answer
     /// `takeEvents` has some.
@@ -38,7 +43,8 @@ package enum Effect: Sendable, BitwiseCopyable {
 ///
 /// One file per concern: `Mirror+Requests` (admission, lock), `+Intent` (dirty before data), `+Pages` (writing the
 /// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling),
-/// `+Repair`, `+Sparing`, `+Remaps` (bad blocks), `+BadRanges` (what a plex lacks), `+Commit` (the record), `+Joining`
+/// `+Late`, `+Slow` (disks that
+/// do not answer), `+Repair`, `+Sparing`, `+Remaps` (bad blocks), `+BadRanges` (what a plex lacks), `+Commit` (the record), `+Joining`
 /// (who is copied to, and how much), `+Resync`, `+Scrub`, `+Commands`, `+Breaking`, `+Events`, `+Status`.
 package struct Mirror: ~Copyable {
     enum Phase: UInt8 {
@@ -104,6 +110,10 @@ package struct Mirror: ~Copyable {
     /// Of some plex in use; looked at for each request.
     var hasBadBlocks = false
     var sparing = Sparing()
+    var lateness = Lateness()
+    var slowJudgedAt: UInt64 = 0
+    /// Some plex is slow, or to be read in need only; looked at for each read.
+    var hasReluctant = false
     /// Some plex in use has blocks in its spare pool; looked at for each operation.
     var hasRemaps = false
     /// Something on record that a plex does not hold.
@@ -216,6 +226,22 @@ package struct Mirror: ~Copyable {
 
     private mutating func complete(_ tag: DiskTag, _ result: DiskResult) {
         plexes[Int(tag.plex.value)].inFlight -= 1
+        if let zombie = lateness.reap(tag) {
+            if zombie.isRead { plexes[Int(tag.plex.value)].readsInFlight -= 1 }
+            releaseIfIdle(tag.plex)
+            stoppedIfReleased()
+            return
+        }
+        if tag.owner != .request { lateness.ended(tag) }
+        if tag.owner != .request || slots[tag.slot].step == .fanOut {
+            plexes[Int(tag.plex.value)].wroteAt = now.nanoseconds
+        }
+        route(tag, result)
+        releaseIfIdle(tag.plex)
+    }
+
+    /// To whoever waits for it.
+    mutating func route(_ tag: DiskTag, _ result: DiskResult) {
         // A flush behind a write of metadata failed: what it tells of is not about metadata alone (R8).
         if case .failed(let failure) = result, failure.kind == .lost, tag.owner != .request,
             working.union(recovering).contains(tag.plex)
@@ -231,15 +257,21 @@ package struct Mirror: ~Copyable {
         case .sparing: sparingCompleted(tag, result)
         case .scrub: ledgerCompleted(tag, result)
         }
-        releaseIfIdle(tag.plex)
     }
 
     mutating func submit(_ operation: DiskOperation) {
-        plexes[Int(operation.plex.value)].inFlight += 1
+        let plex = Int(operation.plex.value)
+        plexes[plex].inFlight += 1
+        if operation.tag.owner == .request {
+            slots[operation.tag.slot].submittedAt[plex] = now.nanoseconds
+        } else {
+            lateness.begun(operation.tag, at: now.nanoseconds)
+        }
         emit(.submit(operation))
     }
 
     private mutating func tick() {
+        watchLate()
         retryWaiting()
         retryCommit()
         cleanIfIdle()

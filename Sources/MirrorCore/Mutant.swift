@@ -99,4 +99,10 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case scrubRepairUnlocked
     /// A finished scrub counts for plexes that are away: what they missed is forgotten (ZFS #6103).
     case scrubForgetsMissed
+    /// A read that is waited for no more may still land in the buffer that the next one fills (DRBD, disk-timeout).
+    case lateBufferReused
+    /// The answer of the second plex that was asked is told from the buffer of the first.
+    case hedgeNotAdopted
+    /// A disk is closed, and may come back, although what was given up is still under way on it.
+    case zombieForgotten
 }

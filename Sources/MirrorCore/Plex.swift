@@ -71,6 +71,21 @@ struct Plex {
     /// When pages of it that could not be written anew are tried again.
     var settleAt: UInt64 = 0
     var ledger = LedgerCopy()
+    /// When the last write of any kind was done: monotonic nanoseconds.
+    var wroteAt: UInt64 = 0
+    var readTimes = ReadTimes()
+    /// Ten times what 99 of 100 reads took when that was last looked at.
+    var hedgeAfter: UInt64 = 0
+    /// Reads that were asked of another plex as well, since the disk was opened; and those that the other one answered
+    /// first since it was last judged.
+    var hedged: UInt64 = 0
+    var lostRaces = 0
+    /// Is read in need only.
+    var isSlow = false
+    /// In a row, against what it counts as.
+    var badJudgements = 0
+    /// Reads that it may get although it is slow.
+    var probes = 0
 }
 
 extension Assembly {
@@ -229,6 +244,7 @@ extension Mirror {
         plexes[Int(plex.value)].remaps = found ?? RemapTable(attachment.layout)
         record[plex].isRemapped = attachment.remaps != nil
         lookForRemaps()
+        lookForReluctant()
     }
 
     /// The last server may have been cut off in the middle of the next update, and so may the one before: sectors of
@@ -249,14 +265,21 @@ extension Mirror {
 
     mutating func releaseIfIdle(_ plex: PlexIndex) {
         let index = Int(plex.value)
-        guard plexes[index].isReleasing, plexes[index].inFlight == 0 else { return }
+        let isForgotten = mutant == .zombieForgotten && plexes[index].inFlight == lateness.zombies(of: plex)
+        guard plexes[index].isReleasing, plexes[index].inFlight == 0 || isForgotten else { return }
         plexes[index] = Plex()
         emit(.release(plex))
         stoppedIfReleased()
     }
 
-    /// A write to the event log, or one to an expelled plex, may outlast the answer to `stop`.
-    func isEveryDiskReleased() -> Bool { plexes.allSatisfy { $0.attachment == nil } }
+    /// A write to the event log, or one to an expelled plex, may outlast the answer to `stop`. What was given up is not
+    /// waited for.
+    func isEveryDiskReleased() -> Bool {
+        plexes.indices.allSatisfy { index in
+            plexes[index].attachment == nil
+                || plexes[index].isReleasing && plexes[index].inFlight == lateness.zombies(of: PlexIndex(index))
+        }
+    }
 
     mutating func stoppedIfReleased() {
         guard phase == .stopped, !isStoppedTold, isEveryDiskReleased() else { return }

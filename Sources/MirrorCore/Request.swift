@@ -1,3 +1,5 @@
+internal import MirrorFormat
+
 /// The driver's name for a client request; opaque to the core.
 package struct RequestID: Hashable, Sendable, BitwiseCopyable {
     package var value: UInt64
@@ -17,6 +19,20 @@ package struct BufferID: Hashable, Sendable, BitwiseCopyable {
 
     package var windowIndex: Int? {
         value >= Self.windowBase && self != .none ? Int(value - Self.windowBase) : nil
+    }
+
+    /// As large as the request's own, for a read that another plex has not answered. The driver makes it when an
+    /// operation names it, and gives it up when that has ended, unless it is adopted (`Effect.adopt`).
+    func copy(for plex: PlexIndex) -> BufferID { BufferID(value | UInt32(plex.value + 1) << Self.copyShift) }
+
+    private static let copyShift: UInt32 = 24
+
+    /// 0: the request's own.
+    package var copyNumber: Int { windowIndex == nil && self != .none ? Int(value >> Self.copyShift) : 0 }
+
+    /// The request's own, of a copy.
+    package var original: BufferID {
+        windowIndex == nil && self != .none ? BufferID(value & (1 << Self.copyShift - 1)) : self
     }
 }
 

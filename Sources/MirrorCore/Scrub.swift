@@ -47,8 +47,8 @@ struct Scrub {
         var part: Part
         /// Of a repair: whose version was found in no majority.
         var tried = PlexSet.empty
-        /// Of a repair: it has to wait, and comes again.
-        var isPutOff = false
+        /// A plex did not answer, and is waited for no more.
+        var isLate = false
 
         init(slot: Int, _ range: Range<UInt64>) {
             self.slot = slot

@@ -117,6 +117,14 @@ struct Slot {
     var readEnd: UInt64 = 0
     var pieceEnd: UInt64 = 0
     var progress = InlineArray<8, UInt64>(repeating: 0)
+    /// Of what each plex does at present: monotonic nanoseconds.
+    var submittedAt = InlineArray<8, UInt64>(repeating: 0)
+    /// Of a read: who reads into a copy of the buffer, because another one has not answered.
+    var hedges = PlexSet.empty
+    /// Of a read: several plexes were asked, or one was waited for no more; see `Mirror.raceWon`.
+    var isPinned = false
+    /// Operations on its buffer were given up and have not ended.
+    var hasLetGo = false
     /// The next slot in whatever queue this one stands in.
     var next: Int32 = -1
 

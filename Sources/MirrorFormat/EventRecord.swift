@@ -26,6 +26,8 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
     case scrubStarted = 22
     case scrubMismatch = 23
     case scrubFinished = 24
+    case slow = 27
+    case slowEnded = 28
 
     package var text: String {
         switch self {
@@ -53,6 +55,8 @@ package enum EventCode: UInt16, Sendable, CaseIterable, BitwiseCopyable {
         case .scrubStarted: "SCRUB_STARTED"
         case .scrubMismatch: "SCRUB_MISMATCH"
         case .scrubFinished: "SCRUB_FINISHED"
+        case .slow: "PLEX_SLOW"
+        case .slowEnded: "PLEX_SLOW_ENDED"
         }
     }
 }

@@ -89,6 +89,8 @@ package struct Member: Sendable, Hashable, BitwiseCopyable {
     package var spared: UInt64
     /// Some blocks lie elsewhere: the remap table on its disk says which (`RemapTable`).
     package var isRemapped: Bool
+    /// It gets every write; it is read only where no other plex can be.
+    package var isWriteMostly: Bool
     /// The plex that is forgotten as soon as this one is in sync.
     package var replaces: PlexIndex?
 
@@ -102,6 +104,7 @@ package struct Member: Sendable, Hashable, BitwiseCopyable {
         corrected = 0
         spared = 0
         isRemapped = false
+        isWriteMostly = false
         replaces = nil
     }
 

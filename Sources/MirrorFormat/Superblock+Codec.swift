@@ -4,7 +4,7 @@ internal import Bytes
 ///
 /// Member, 88 bytes: 16 plex UUID, 1 role, 1 missed-write map (255: none), 1 failed operation, 1 plex that it replaces
 /// (plus one; 0: none), 4 error number, 8 offset of the failure, 8 time of it, 8 zero, 8 read errors, 8 write errors,
-/// 8 corrected, 8 spared, 1 has a remap table (0 or 1), 7 zero.
+/// 8 corrected, 8 spared, 1 has a remap table (0 or 1), 1 is write-mostly (0 or 1), 6 zero.
 ///
 /// Missed-write map of a member, 32 bytes: 8 id, 8 epoch, 8 last clear, 1 starts full (0 or 1), 7 zero.
 ///
@@ -95,6 +95,7 @@ extension Superblock {
             bytes.storeLittleEndian(member.corrected, at: base + 64)
             bytes.storeLittleEndian(member.spared, at: base + 72)
             bytes.storeLittleEndian(UInt8(member.isRemapped ? 1 : 0), at: base + 80)
+            bytes.storeLittleEndian(UInt8(member.isWriteMostly ? 1 : 0), at: base + 81)
             guard let map = member.missedWriteMap else { continue }
             let entry = Self.mapTable + index * Self.mapBytes
             bytes.storeLittleEndian(map.id, at: entry)
@@ -246,6 +247,7 @@ extension Superblock {
             let remapped = bytes.loadLittleEndian(at: base + 80, as: UInt8.self)
             guard remapped <= 1 else { throw .inconsistent("member \(index) is remapped \(remapped)") }
             member.isRemapped = remapped == 1
+            member.isWriteMostly = bytes.loadLittleEndian(at: base + 81, as: UInt8.self) & 1 == 1
             members.append(member)
         }
         return members

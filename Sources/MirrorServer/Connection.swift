@@ -86,7 +86,17 @@ struct ClientJob {
     var isLarge = false
     /// Address and size of the buffer; 0: none.
     var memory: UInt = 0
+    /// What `memory` was at first; see `LateMemory`.
+    var ownMemory: UInt = 0
     var memoryBytes = 0
+    /// On this memory, and not ended.
+    var operations: Int32 = 0
+    /// Another plex was asked for what it reads, or its memory was replaced.
+    var hasCopies = false
+    /// Of one that has ended: disks still have its own memory in their hands.
+    var isOwnPinned = false
+    /// What the reply is sent from, if not from its own.
+    var late: LateBuffer?
     /// Of the payload within the buffer.
     var payloadOffset = 0
     var extentCount = 0
@@ -151,6 +161,10 @@ struct ServerLimits {
     /// So many of these, and the clients that wait for them are answered before more is begun.
     var localBatch = 12
     var tickMilliseconds = 100
+    /// While reads are under way that another plex could be asked for.
+    var hedgeMilliseconds = 25
+    /// For reading back and comparing, for all mirrors of a reactor.
+    var verifyBytes = 8 << 20
     /// How long the thread waits for the next event without falling asleep, if the one before came as soon.
     var spinNanoseconds: UInt64 = 50_000
     var stopNanoseconds: UInt64 = 60_000_000_000

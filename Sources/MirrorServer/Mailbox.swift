@@ -32,6 +32,9 @@ struct ReplyLetter: BitwiseCopyable {
     var job: Int
     var outcome: Outcome
     var extentCount: Int
+    /// See `ClientJob`.
+    var isOwnPinned = false
+    var late: LateBuffer?
 }
 
 /// Whatever is rare between reactors.
@@ -51,6 +54,10 @@ enum Note {
     case gathered(GatheredReports, ticket: UInt64, from: Int)
     case standBy(HotSpare)
     case stop
+    /// A reply was sent from this memory of the receiver's.
+    case unpin(UInt)
+    /// The buffer of the receiver's at this address is in no disk's hands any more.
+    case unpinned(UInt)
     /// What did not go well while stopping.
     case complaint(String)
 }

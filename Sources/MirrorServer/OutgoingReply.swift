@@ -16,6 +16,8 @@ struct OutgoingReply: BitwiseCopyable {
     var content: Content
     var payload: PooledBuffer?
     var isLarge = false
+    /// Instead of `payload`.
+    var late: LateBuffer?
     var payloadOffset = 0
     var payloadBytes = 0
 

@@ -377,6 +377,9 @@ extension Reactor {
             if let payload = reply.payload, reply.payloadBytes > 0 {
                 let memory = unsafe poolPointer(payload, isLarge: reply.isLarge) + reply.payloadOffset
                 unsafe append(memory, reply.payloadBytes, to: &vectors, &used, skipping: &skip)
+            } else if let late = reply.late, let memory = unsafe UnsafeMutableRawPointer(bitPattern: late.address) {
+                unsafe append(
+                    memory + reply.payloadOffset, reply.payloadBytes, to: &vectors, &used, skipping: &skip)
             }
         }
         let count = unsafe withUnsafeMutablePointer(to: &vectors) { pointer in
@@ -417,6 +420,7 @@ extension Reactor {
 
     /// The payload of a reply that is sent, or never will be.
     private mutating func give(_ reply: OutgoingReply, back connection: Connection) {
+        if let late = reply.late { giveBack(late) }
         guard let payload = reply.payload else { return }
         giveBuffer(payload, isLarge: reply.isLarge)
         connection.bytesInFlight -= payload.bytes

@@ -27,6 +27,10 @@ struct DiskJob {
     var step = Step.main
     var metadata: PooledBuffer?
     var readBack: PooledBuffer?
+    /// Where the operation's buffer begins; 0: it has none.
+    var base: UInt = 0
+    /// The engine waits for it no more, see `LateMemory`.
+    var isOrphan = false
     /// Of zeroing, or of reading back: how far it got.
     var zeroed: UInt64 = 0
     var moved: UInt64 = 0
@@ -76,6 +80,8 @@ extension Reactor {
                 unsafe (memory + Int(to)).copyMemory(from: memory + Int(from), byteCount: Int(count))
             case .fillZeroes(let buffer, let offset, let count):
                 unsafe memset(jobMemory(buffer) + Int(offset), 0, Int(count))
+            case .adopt(let buffer, let offset, let length): adopt(buffer, offset: Int(offset), length: Int(length))
+            case .detach(let buffer): detach(buffer, index)
             case .answer: answerCommands(of: index)
             case .events: publishEvents(of: index)
             case .release(let plex):
@@ -101,11 +107,10 @@ extension Reactor {
 
     func memory(_ job: DiskJob, _ operation: DiskOperation) -> UnsafeMutableRawPointer {
         if let metadata = job.metadata { return unsafe metadataPool.pointer(metadata) }
-        let offset = Int(operation.bufferOffset)
-        if let window = operation.buffer.windowIndex {
-            return unsafe mirrors[job.mirror].windows.pointer(mirrors[job.mirror].windowBuffers[window], at: offset)
+        guard let memory = unsafe UnsafeMutableRawPointer(bitPattern: job.base) else {
+            preconditionFailure("the operation has no buffer")
         }
-        return unsafe jobMemory(operation.buffer) + offset
+        return unsafe memory + Int(operation.bufferOffset)
     }
 
     private mutating func submit(_ operation: DiskOperation, _ mirror: Int) {
@@ -116,6 +121,7 @@ extension Reactor {
                 return operations.count - 1
             }()
         operations[index] = DiskJob(mirror: mirror, operation: operation, begunAt: now.nanoseconds)
+        operations[index].base = takeBase(operation, mirror)
         guard let disk = mirrors[mirror].channel(operation) else {
             localCompletions.append((index, .ended(.failed(DiskFailure(kind: .gone, errorNumber: EBADF)))))
             return
@@ -251,6 +257,12 @@ extension Reactor {
                 kind, bytes: operation.length, nanoseconds: now.nanoseconds - operations[index].begunAt)
         }
         if let metadata = operations[index].metadata { metadataPool.give(metadata) }
+        if operations[index].isOrphan {
+            unpin(operations[index].base)
+        } else {
+            let job = Self.job(of: operation)
+            if job >= 0 { jobs[job].operations -= 1 }
+        }
         operations[index].operation = nil
         operations[index].metadata = nil
         freeOperations.append(index)

@@ -71,6 +71,8 @@ extension Reactor {
         case .gathered(let part, let ticket, let reactor): gathered(part, ticket, from: reactor)
         case .standBy(let spare): standBy(spare)
         case .stop: beginStop()
+        case .unpin(let address): unpin(address)
+        case .unpinned(let address): unpinned(address)
         case .complaint(let text): stopComplaints.append(text)
         }
     }
@@ -118,7 +120,8 @@ extension Reactor {
         }
         jobs[job] = ClientJob(
             isUsed: true, generation: jobs[job].generation &+ 1, origin: letter.origin, originJob: letter.job,
-            mirror: letter.mirror, request: letter.request, memory: letter.memory, memoryBytes: letter.memoryBytes,
+            mirror: letter.mirror, request: letter.request, memory: letter.memory, ownMemory: letter.memory,
+            memoryBytes: letter.memoryBytes,
             completeAt: letter.completeAt)
         handToCore(job)
     }
@@ -134,12 +137,16 @@ extension Reactor {
     /// The core has ended the request of another reactor.
     mutating func sendReply(_ job: Int, _ status: ReplyStatus) {
         outgoing[jobs[job].origin].replies.append(
-            ReplyLetter(job: jobs[job].originJob, outcome: .ended(status), extentCount: jobs[job].extentCount))
+            ReplyLetter(
+                job: jobs[job].originJob, outcome: .ended(status), extentCount: jobs[job].extentCount,
+                isOwnPinned: jobs[job].isOwnPinned, late: jobs[job].late))
         freeJob(job)
     }
 
     private mutating func replied(_ letter: ReplyLetter) {
         jobs[letter.job].extentCount = letter.extentCount
+        jobs[letter.job].isOwnPinned = letter.isOwnPinned
+        jobs[letter.job].late = letter.late
         switch letter.outcome {
         case .ended(let status): ended(letter.job, status)
         case .notFast: endedNotFast(letter.job)

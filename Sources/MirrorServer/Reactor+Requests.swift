@@ -148,7 +148,7 @@ extension Reactor {
             isUsed: true, generation: generation, connection: connection.index,
             connectionGeneration: connection.generation, route: route, mirror: routes[route].place.index,
             request: request, buffer: buffer, isLarge: isLarge, memory: address(buffer, isLarge: isLarge),
-            memoryBytes: bytes, completeAt: now.nanoseconds)
+            ownMemory: address(buffer, isLarge: isLarge), memoryBytes: bytes, completeAt: now.nanoseconds)
         connection.requestsInFlight += 1
         connection.bytesInFlight += bytes
         return job
@@ -198,8 +198,19 @@ extension Reactor {
 
     /// A job that never started, or whose client is gone.
     mutating func dropJob(_ job: Int) {
-        if let buffer = jobs[job].buffer { giveBuffer(buffer, isLarge: jobs[job].isLarge) }
+        giveOwn(job)
+        if let late = jobs[job].late { giveBack(late) }
         freeJob(job)
+    }
+
+    /// The request's own buffer, as soon as no disk has it any more.
+    private mutating func giveOwn(_ job: Int) {
+        guard let buffer = jobs[job].buffer else { return }
+        if jobs[job].isOwnPinned {
+            hold(ClientBuffer(buffer: buffer, isLarge: jobs[job].isLarge), at: jobs[job].ownMemory)
+        } else {
+            giveBuffer(buffer, isLarge: jobs[job].isLarge)
+        }
     }
 
     mutating func freeJob(_ job: Int) {
@@ -223,6 +234,7 @@ extension Reactor {
             extents.removeAll(keepingCapacity: true)
             encodeExtents(job)
         }
+        if jobs[job].operations > 0 || jobs[job].hasCopies { settleMemory(of: job) }
         if jobs[job].origin < 0 { ended(job, status) } else { sendReply(job, status) }
     }
 
@@ -279,7 +291,13 @@ extension Reactor {
             queueSuccess(connection, request)
             return
         }
-        reply.payload = jobs[job].buffer
+        if let late = jobs[job].late {
+            reply.late = late
+            if let buffer = jobs[job].buffer { connection.bytesInFlight -= buffer.bytes }
+            giveOwn(job)
+        } else {
+            reply.payload = jobs[job].buffer
+        }
         freeJob(job)
         connection.replies.append(reply)
     }

@@ -54,8 +54,7 @@ extension Reactor {
     }
 
     private mutating func endScrubRead(_ index: Int, _ result: DiskResult) {
-        if let buffer = operations[index].readBack { verifyPool.give(buffer) }
-        operations[index].readBack = nil
+        giveVerifyBuffer(index)
         finishOperation(index, result)
         verifyNext()
     }

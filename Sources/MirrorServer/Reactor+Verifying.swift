@@ -11,7 +11,7 @@ extension Reactor {
     mutating func beginVerifying(_ index: Int, moved: UInt64) {
         operations[index].moved = moved
         operations[index].zeroed = 0
-        guard waitingToVerify.isEmpty, let buffer = verifyPool.take(bytes: Int(moved)) else {
+        guard waitingToVerify.isEmpty, let buffer = takeVerifyBuffer(Int(moved)) else {
             waitingToVerify.append(index)
             return
         }
@@ -67,9 +67,22 @@ extension Reactor {
         verified(index, isSame ? nil : DiskFailure(kind: .differs, errorNumber: 0))
     }
 
-    private mutating func verified(_ index: Int, _ failure: DiskFailure?) {
-        if let buffer = operations[index].readBack { verifyPool.give(buffer) }
+    /// What disks keep that were given up is no reason for others to wait.
+    private mutating func takeVerifyBuffer(_ bytes: Int) -> PooledBuffer? {
+        guard verifyPool.usedBytes - verifyPinnedBytes + bytes <= limits.verifyBytes else { return nil }
+        return verifyPool.take(bytes: bytes)
+    }
+
+    /// The buffer of an operation that has ended.
+    mutating func giveVerifyBuffer(_ index: Int) {
+        guard let buffer = operations[index].readBack else { return }
+        if operations[index].isOrphan { verifyPinnedBytes -= buffer.bytes }
+        verifyPool.give(buffer)
         operations[index].readBack = nil
+    }
+
+    private mutating func verified(_ index: Int, _ failure: DiskFailure?) {
+        giveVerifyBuffer(index)
         let moved = operations[index].moved
         finishOperation(index, failure.map { .failed($0) } ?? .transferred(moved))
         verifyNext()
@@ -77,7 +90,7 @@ extension Reactor {
 
     mutating func verifyNext() {
         // First come, first served: whoever waits holds the lock of its range.
-        while let next = waitingToVerify.first, let buffer = verifyPool.take(bytes: Int(operations[next].moved)) {
+        while let next = waitingToVerify.first, let buffer = takeVerifyBuffer(Int(operations[next].moved)) {
             waitingToVerify.removeFirst()
             verify(next, buffer)
         }

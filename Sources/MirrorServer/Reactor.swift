@@ -91,6 +91,10 @@ struct Reactor: ~Copyable {
     var nextCommand: UInt64 = 1
     var commands: [CommandID: PendingCommand] = [:]
     let opener: DiskOpener
+    var late = LateMemory()
+    /// Of `verifyPool`, in the hands of disks that were given up.
+    var verifyPinnedBytes = 0
+    var lastHedge: UInt64 = 0
     /// By ticket.
     var openings: [UInt64: PendingOpening] = [:]
     /// For disks that are away, by ticket: of which mirror.
@@ -135,7 +139,7 @@ struct Reactor: ~Copyable {
         let metadataPool = try BufferPool(
             capacityBytes: max(limits.metadataPoolBytes, pages * Superblock.byteCount), largestBytes: 1 << 20)
         var zeroes = try BufferPool(capacityBytes: 1 << 20, largestBytes: 1 << 20)
-        let verifyPool = try BufferPool(capacityBytes: 8 << 20, largestBytes: 1 << 20)
+        let verifyPool = try BufferPool(capacityBytes: limits.verifyBytes * 16, largestBytes: 1 << 20)
         var scratch = try BufferPool(capacityBytes: limits.scratchBytes, largestBytes: limits.scratchBytes)
         var headerPage = try BufferPool(capacityBytes: 4096, largestBytes: 4096)
         guard let zeroBuffer = zeroes.take(bytes: 1 << 20), let headerBuffer = headerPage.take(bytes: 4096),
@@ -260,6 +264,7 @@ struct Reactor: ~Copyable {
             completeLocally()
         }
         resumeAccepting()
+        hedgeReads()
         let sinceTick = now.nanoseconds - lastTick
         if sinceTick >= UInt64(limits.tickMilliseconds) * 1_000_000 {
             lastTick = now.nanoseconds
@@ -292,16 +297,28 @@ struct Reactor: ~Copyable {
     }
 
     private mutating func sleep() {
-        guard !isAlone else { return poll(milliseconds: limits.tickMilliseconds) }
+        let milliseconds =
+            mirrors.indices.contains { mirrors[$0].mirror.awaitsReads }
+            ? limits.hedgeMilliseconds : limits.tickMilliseconds
+        guard !isAlone else { return poll(milliseconds: milliseconds) }
         let mailbox = group.mailboxes[place]
         guard mailbox.fallAsleep() else { return poll(milliseconds: 0) }
-        poll(milliseconds: limits.tickMilliseconds)
+        poll(milliseconds: milliseconds)
         mailbox.wakeUp()
     }
 
     private mutating func poll(milliseconds: Int) {
         ring.submitAndWait(timeoutMilliseconds: milliseconds)
         now = currentInstant()
+    }
+
+    private mutating func hedgeReads() {
+        guard now.nanoseconds - lastHedge >= UInt64(limits.hedgeMilliseconds) * 1_000_000 else { return }
+        lastHedge = now.nanoseconds
+        for index in mirrors.indices where mirrors[index].mirror.awaitsReads {
+            mirrors[index].mirror.hedgeReads(now: now)
+            drain(index)
+        }
     }
 
     private mutating func tick() {

@@ -17,8 +17,8 @@ struct ServedMirror: ~Copyable {
     /// The path that a plex was last seen under.
     var paths: [String?]
     /// Buffers of the resync.
-    let windows: BufferPool
-    let windowBuffers: [PooledBuffer]
+    var windowMemory: [UInt]
+    let windowBytes: Int
     /// What `plexus events` shows, oldest first.
     var events: [EventRecord]
     var isStopped = false
@@ -44,13 +44,9 @@ struct ServedMirror: ~Copyable {
     init(
         mirror: consuming Mirror, disks: [Disk?], events: [EventRecord], limits: Limits
     ) throws(SystemError) {
-        let bytes = Int(limits.resyncWindowBytes)
-        var pool = try BufferPool(capacityBytes: bytes * limits.resyncWindowsIdle, largestBytes: bytes)
-        var buffers: [PooledBuffer] = []
-        while let buffer = pool.take(bytes: bytes) { buffers.append(buffer) }
-        // All of it is there: from here on nothing fails.
-        windowBuffers = buffers
-        windows = pool
+        windowBytes = Int(limits.resyncWindowBytes)
+        windowMemory = []
+        for _ in 0..<limits.resyncWindowsIdle { windowMemory.append(LateMemory.allocate(windowBytes)) }
         self.disks = disks
         for (index, disk) in disks.enumerated() {
             channels[index] = disk?.channel

@@ -103,7 +103,7 @@ extension Simulation {
             guard !flight.isExecuted else { return }
             let first = Int(operation.offset) / Geometry.sectorBytes * 3
             let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
-            withBuffer(operation.buffer) { buffer in
+            withBuffer(flight) { buffer in
                 for cell in 0..<Int(operation.length) / Geometry.sectorBytes * 3 {
                     digest.add(naming.name(buffer[base + cell], at: first + cell))
                 }

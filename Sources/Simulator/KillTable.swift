@@ -16,6 +16,7 @@ package struct Kill: Sendable {
             before(first + UInt64(offset))
             var options = Options(seed: first + UInt64(offset), mutant: mutant)
             options.hasScrubs = mutant.isOfScrub
+            options.hasLate = mutant.isOfLate
             let outcome = Simulation.run(options)
             if let violation = outcome.violation {
                 return Kill(mutant: mutant, seeds: offset + 1, seed: outcome.seed, violation: violation)
@@ -69,6 +70,7 @@ extension Mutant {
         case .scrubReadsOnePlex: "40: ZFS #13642"
         case .scrubForgetsMissed: "37: ZFS #6103"
         case .scrubWithoutLock: "15, 58: md 133d452"
+        case .lateBufferReused, .hedgeNotAdopted, .zombieForgotten: "36: DRBD disk-timeout"
         case .scrubRepairUnlocked, .replacedTooEarly, .differenceIgnored, .repairWithoutLock, .badRangeServed,
             .healedTooEarly, .remapForgotten, .remapNotWritten, .remapUnannounced:
             "-"

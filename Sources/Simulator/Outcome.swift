@@ -25,6 +25,9 @@ package struct Options: Sendable {
     package var hasSpares = true
     /// Scrubs are ordered, and at the end all is scrubbed. Without them a seed means what it always did.
     package var hasScrubs = false
+    /// In some runs disks that do not answer are given up, and reads are hedged; false: none is, as when seeds below
+    /// 2500001 were found.
+    package var hasLate = true
 
     package init(seed: UInt64, mutant: Mutant = .none) {
         self.seed = seed

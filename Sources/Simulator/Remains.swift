@@ -122,7 +122,7 @@ extension Simulation {
         for index in 0..<Int(operation.length) / Geometry.sectorBytes where !isTorn || index % 2 == 0 {
             switch operation.kind {
             case .write:
-                withBuffer(operation.buffer) {
+                withBuffer(flight) {
                     disk.write(sector: first + index, count: 1, from: $0, cell: base + index * 3)
                 }
             case .zero, .deallocate: disk.zero(sector: first + index, count: 1)

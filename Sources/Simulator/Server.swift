@@ -65,6 +65,10 @@ struct Flight {
     var plan: Plan
     var metadata: [UInt8] = []
     var isExecuted = false
+    /// Its own: a copy of a request's buffer, or one that nobody else uses any more; nil: that of its request or window.
+    var memory: [UInt32]?
+    /// Nobody waits for it.
+    var isZombie = false
     /// Position in the disk's order of execution at submission (flush) or execution (write).
     var mark: UInt64 = 0
 }

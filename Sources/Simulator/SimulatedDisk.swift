@@ -83,6 +83,8 @@ struct SimulatedDisk {
     /// The backing was made smaller: nothing at or behind this byte can be reached, least of all the superblocks.
     var truncatedAt: Int?
     var isAway: Bool { isGone || truncatedAt != nil }
+    /// Answers nothing before.
+    var silentUntil: UInt64 = 0
     /// Not before this moment may it be found again.
     var returnsAt: UInt64 = 0
     /// Acknowledged but unflushed data vanished from it since the server was started.

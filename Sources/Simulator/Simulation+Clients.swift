@@ -107,12 +107,7 @@ extension Simulation {
         requests[index].isAnswered = true
         mix(UInt64(index) << 8 | UInt64(status.rawValue))
         note("reply \(index + 1) \(status)")
-        let id = requests[index].request.id
-        if flights.contains(where: {
-            $0?.operation.request == id && $0?.operation.buffer == requests[index].request.buffer
-        }) {
-            return fail("R14", "request \(index + 1) is answered with I/O in flight")
-        }
+        settleFlights(of: index)
         judge(requests[index], status)
         requests[index].buffer = []
         scheduleClient()

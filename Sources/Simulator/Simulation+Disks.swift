@@ -9,6 +9,7 @@ extension Simulation {
         }
         var flight = Flight(operation: operation, disk: disk, plan: .succeed)
         if operation.kind == .writeMetadata { flight.metadata = encode(operation, server) }
+        flight.memory = copy(for: operation)
         flight.plan = drawPlan(operation, disk)
         flight.mark = disks[disk].order
         checkSubmission(flight, server)
@@ -46,6 +47,7 @@ extension Simulation {
             count(.hang)
             return UInt64(random.within(200...20_000)) * 1_000_000
         }
+        if let delay = drawSilence(disk) { return delay }
         if let delay = drawZombie() { return delay }
         let delay = random.delay(1_000, profile.maximumDelay) + 1
         let slowness = isHostile ? slowness(operation, disk) : 0
@@ -198,12 +200,12 @@ extension Simulation {
             if disks[disk].hasBad(sector: first, count: count) {
                 flight.plan = .fail(errorNumber: 5, effect: .none)
             } else {
-                fill(operation, disk, first, count)
+                fill(&flight, disk, first, count)
             }
         case .write:
             for run in runs(first, count, tears: tears) {
                 let cell = Int(operation.bufferOffset) / Geometry.sectorBytes * 3 + (run.lowerBound - first) * 3
-                withBuffer(operation.buffer) {
+                withBuffer(flight) {
                     disks[disk].write(sector: run.lowerBound, count: run.count, from: $0, cell: cell)
                 }
             }
@@ -227,11 +229,14 @@ extension Simulation {
         return (first..<first + count).filter { _ in random.chance(500) }.map { $0..<$0 + 1 }
     }
 
-    private func fill(_ operation: DiskOperation, _ disk: Int, _ first: Int, _ count: Int) {
-        let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
-        changeBuffer(operation.buffer) { buffer in
-            for cell in 0..<count * 3 { buffer[base + cell] = disks[disk].cached.cells[first * 3 + cell] }
+    private func fill(_ flight: inout Flight, _ disk: Int, _ first: Int, _ count: Int) {
+        let base = Int(flight.operation.bufferOffset) / Geometry.sectorBytes * 3
+        let cells = disks[disk].cached.cells[first * 3..<first * 3 + count * 3]
+        guard flight.memory == nil else {
+            flight.memory?.replaceSubrange(base..<base + cells.count, with: cells)
+            return
         }
+        changeBuffer(flight.operation.buffer) { $0.replaceSubrange(base..<base + cells.count, with: cells) }
     }
 
     // MARK: completion
@@ -241,6 +246,7 @@ extension Simulation {
         guard let flight = flights[index], let server else { return }
         flights[index] = nil
         freeFlights.append(index)
+        keepCopy(flight)
         let result = land(flight)
         if case .failed(let failure) = result, flight.operation.kind == .flush || failure.kind == .lost {
             disks[flight.disk].hasFailedFlush = true
@@ -323,7 +329,11 @@ extension Simulation {
 
     // MARK: buffers
 
-    func withBuffer(_ id: BufferID, _ body: ([UInt32]) -> Void) {
+    func withBuffer(_ flight: Flight, _ body: ([UInt32]) -> Void) {
+        if let memory = flight.memory { body(memory) } else { withBuffer(flight.operation.buffer, body) }
+    }
+
+    private func withBuffer(_ id: BufferID, _ body: ([UInt32]) -> Void) {
         if let window = id.windowIndex {
             if let server { body(server.windows[window]) }
         } else if Int(id.value) < requests.count, !requests[Int(id.value)].buffer.isEmpty {
@@ -333,7 +343,7 @@ extension Simulation {
         }
     }
 
-    private func changeBuffer(_ id: BufferID, _ body: (inout [UInt32]) -> Void) {
+    func changeBuffer(_ id: BufferID, _ body: (inout [UInt32]) -> Void) {
         if let window = id.windowIndex {
             if let server { body(&server.windows[window]) }
         } else if Int(id.value) < requests.count, !requests[Int(id.value)].buffer.isEmpty {

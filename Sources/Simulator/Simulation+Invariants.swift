@@ -115,7 +115,9 @@ extension Simulation {
     private func checkOverlap(_ operation: DiskOperation, _ isWrite: Bool, _ server: Server) {
         let end = operation.offset + operation.length
         for other in flights {
-            guard let other = other.flatMap({ inData($0.operation, server) }), other.offset < end,
+            // What was given up happens to a disk that nobody reads, or is a read that nobody waits for.
+            guard let other = other.flatMap({ isGivenUp($0, server) ? nil : inData($0.operation, server) }),
+                other.offset < end,
                 operation.offset < other.offset + other.length
             else {
                 continue
@@ -292,7 +294,10 @@ extension Simulation {
             // What is flushed for ever must be on the medium of whoever counts as in sync.
             for cell in busy.indices where !busy[cell] && oracle.cells[cell].count == 1 {
                 guard oracle.cells[cell][0].stamp != disks[Int(plex.value)].medium[cell] else { continue }
-                return fail("R10", "plex \(plex) is promoted without flushed cell \(cell) on its medium")
+                return fail(
+                    "R10",
+                    "plex \(plex) is promoted without flushed cell \(cell) on its medium: \(oracle.cells[cell][0].stamp) is \(disks[Int(plex.value)].medium[cell]), in the cache \(disks[Int(plex.value)].cached[cell]), on plex \(base) \(disks[base].cached[cell])"
+                )
             }
         }
     }

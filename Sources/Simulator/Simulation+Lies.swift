@@ -32,7 +32,7 @@ extension Simulation {
         var wanted = [UInt32](repeating: 0, count: count * 3)
         if operation.kind == .write {
             let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
-            withBuffer(operation.buffer) { wanted = Array($0[base..<base + count * 3]) }
+            withBuffer(flight) { wanted = Array($0[base..<base + count * 3]) }
         }
         // What is read back and found out must never be seen by anybody.
         if !operation.isVerified {
@@ -57,7 +57,7 @@ extension Simulation {
         guard operation.kind == .write else {
             return (0..<count).contains { disks[flight.disk].cached.cells[first + $0] != 0 }
         }
-        withBuffer(operation.buffer) { wanted in
+        withBuffer(flight) { wanted in
             differs = (0..<count).contains { disks[flight.disk].cached.cells[first + $0] != wanted[base + $0] }
         }
         return differs
@@ -128,6 +128,8 @@ extension Simulation {
             return nil
         }
         count(.zombie)
+        // Where somebody looks at the clock hours would pass tick by tick.
+        if late != nil { return UInt64(random.within(1...6)) * 10_000_000_000 }
         let delay = UInt64(random.within(1...6)) * 3_600_000_000_000
         zombieUntil = now + delay
         return delay

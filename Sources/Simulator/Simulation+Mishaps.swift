@@ -117,11 +117,14 @@ extension Simulation {
 
     private func finishCleanStop() {
         guard outstanding.isEmpty else { return fail("R16", "stopped with \(outstanding.count) requests unanswered") }
-        guard !flights.contains(where: { $0 != nil }) else { return fail("R14", "stopped with I/O in flight") }
+        guard !flights.contains(where: { $0.map { !isGivenUp($0, server) } ?? false }) else {
+            return fail("R14", "stopped with I/O in flight")
+        }
+        endGivenUp()
         if !isShadow {
             oracle.crash(powerLost: false)
             oracle.stoppedClean()
-            for disk in server?.disks.compactMap({ $0 }) ?? [] where disks[disk].pages?.intentRegions ?? 0 > 0 {
+            for disk in disks.indices where isTruth(disk) && disks[disk].pages?.intentRegions ?? 0 > 0 {
                 fail("R6", "disk \(disk) was stopped clean and has intent bits")
             }
             checkAgreement()
@@ -138,6 +141,7 @@ extension Simulation {
             disks[disk].hasFailedFlush = false
         }
         flights.removeAll()
+        copies.removeAll()
         freeFlights.removeAll()
         outstanding.removeAll()
         commands.removeAll()

@@ -18,7 +18,7 @@ extension Simulation {
         case .compare:
             let base = Geometry.cells(operation.bufferOffset, operation.length).lowerBound
             var isSame = false
-            withBuffer(operation.buffer) { isSame = $0[base..<base + cells.count] == contents }
+            withBuffer(flight) { isSame = $0[base..<base + cells.count] == contents }
             return isSame
                 ? .transferred(operation.length) : .failed(DiskFailure(kind: .differs, errorNumber: 0))
         case .checksum: return .transferred(UInt64(Self.checksum(contents)))

@@ -18,6 +18,10 @@ package final class Simulation {
     var spares: Random?
     /// Draws scrubs; nil: there are none.
     var scrubs: Random?
+    /// Draws how patient the engine is with disks that do not answer; nil: endlessly.
+    var late: Random?
+    /// What reads of other plexes have put into copies of buffers, until the engine adopts one.
+    var copies: [BufferID: BufferCopy] = [:]
     var profile: Profile
     var limits: Limits
     let layout: Layout
@@ -82,6 +86,8 @@ package final class Simulation {
         let slots = options.hasSpares && spares.chance(400) ? 1 + spares.below(8) : 0
         self.spares = slots > 0 ? spares : nil
         scrubs = options.hasScrubs ? Random(seed: options.seed ^ 0x5C20B) : nil
+        var late = Random(seed: options.seed ^ 0x1A7E)
+        self.late = options.hasLate && late.chance(350) ? late : nil
         profile = Profile(random: &random, disabled: options.disabled)
         var rare = Random(seed: options.seed ^ 0x5EED)
         profile.addRareFaults(random: &rare, disabled: options.disabled)
@@ -102,6 +108,8 @@ package final class Simulation {
         limits.bitsPerPage = Geometry.bitsPerPage
         limits.pageWritesPerKind = random.within(1...4)
         limits.setAheadRegions = [1, 4, 32][random.below(3)]
+        limits.writeDeadlineNanoseconds = 0
+        self.late?.drawPatience(&limits)
         isBlockDevice = random.chance(500)
         let dataBytes = UInt64(profile.dataBlocks * Geometry.blockBytes)
         let diskBytes = dataBytes + (512 << 10)
@@ -202,6 +210,7 @@ package final class Simulation {
         case .tick:
             queue.add(.tick, at: now + profile.tickNanoseconds * min(crawl, 600))
             handle(.tick)
+            hedgeReads()
         case .client: clientTurn()
         case .command: commandTurn()
         case .mishap: mishapTurn()
@@ -242,6 +251,8 @@ package final class Simulation {
         case .reply(let id, let status): replied(Int(id.value) - 1, status)
         case .copyBytes(let buffer, let from, let to, let count): copyBytes(buffer, Int(from), Int(to), Int(count))
         case .fillZeroes(let buffer, let at, let count): fillZeroes(buffer, Int(at), Int(count))
+        case .adopt(let buffer, let offset, let length): adopt(buffer, Int(offset), Int(length))
+        case .detach(let buffer): detach(buffer)
         case .answer: while let (id, answer) = server.mirror.takeAnswer() { answered(id.value, answer) }
         case .events:
             for event in server.mirror.takeEvents() {

@@ -35,6 +35,10 @@ struct Simulate: ParsableCommand {
 
     @Flag(help: "Without spare pools (with --seed): what seeds below 2000001 meant when they were found.")
     var unspared = false
+
+    @Flag(help: "Wait for every disk endlessly (with --seed): what seeds below 2500001 meant when they were found.")
+    var patient = false
+
     @Flag(help: "With scrubs, which change what a seed means.")
     var scrubs = false
 
@@ -103,6 +107,7 @@ struct Simulate: ParsableCommand {
         options.hasAdditions = !classic
         options.hasSpares = !classic && !unspared
         options.hasScrubs = scrubs
+        options.hasLate = !classic && !patient
         TrapReport.name("seed \(seed)")
         let outcome = shrink ? Simulator.shrink(options) { print($0) } : Simulation.run(options)
         for line in outcome.trace { print(line) }

@@ -125,6 +125,7 @@ struct SimulationTests {
         // All of these were found before there were batches and replacements.
         options.hasAdditions = false
         options.hasSpares = false
+        options.hasLate = false
         #expect(Simulation.run(options).violation == nil)
     }
 }

@@ -1,0 +1,291 @@
+internal import MirrorFormat
+
+/// Disks that do not answer: see `Lateness`.
+extension Mirror {
+    private static let timedOut: Int32 = 110  // ETIMEDOUT
+
+    private static var late: DiskFailure { DiskFailure(kind: .late, errorNumber: timedOut) }
+
+    private var isWatchingLate: Bool { limits.writeDeadlineNanoseconds > 0 }
+
+    /// The tick's part.
+    mutating func watchLate() {
+        defer { lateness.tickedAt = now.nanoseconds }
+        guard isWatchingLate, phase != .stopped || !lateness.operations.isEmpty else { return }
+        // After a pause of our own nobody else is to blame for it.
+        if now.nanoseconds - lateness.tickedAt > limits.stallNanoseconds { lateness.judgedFrom = now.nanoseconds }
+        guard plexes.contains(where: { $0.inFlight > 0 }) else { return noneIsLate() }
+        var owed = InlineArray<8, Owed>(repeating: Owed())
+        collectOwed(&owed)
+        expelLate(owed)
+        letGoOfTheLost(owed)
+        letGoOfReads(owed)
+        if phase == .running { watchSlow(owed) }
+    }
+
+    private func collectOwed(_ owed: inout InlineArray<8, Owed>) {
+        for slot in slots where !slot.pending.isEmpty {
+            var rest = slot.pending
+            while let plex = rest.first {
+                rest.remove(plex)
+                owed[Int(plex.value)].add(slot.transfer.kind, slot.submittedAt[Int(plex.value)])
+            }
+        }
+        for operation in lateness.operations {
+            // The engine's own are metadata, but for what sparing writes.
+            owed[Int(DiskTag(raw: operation.tag).plex.value)].add(.writeMetadata, operation.submittedAt)
+        }
+    }
+
+    func age(_ submittedAt: UInt64?) -> UInt64 {
+        guard let submittedAt else { return 0 }
+        let from = max(submittedAt, lateness.judgedFrom)
+        return now.nanoseconds > from ? now.nanoseconds - from : 0
+    }
+
+    /// How long the plex has owed a write and done none.
+    private func silence(_ plex: PlexIndex, _ owed: Owed) -> UInt64 {
+        guard let write = owed.write else { return 0 }
+        return age(max(write, plexes[Int(plex.value)].wroteAt))
+    }
+
+    private func isLate(_ plex: PlexIndex, _ owed: Owed) -> Bool {
+        silence(plex, owed) >= limits.writeDeadlineNanoseconds
+            || age(owed.write) >= limits.patienceNanoseconds || age(owed.flush) >= limits.patienceNanoseconds
+    }
+
+    // MARK: the deadline
+
+    /// R3, and never the last: a plex is given up for being late only where another one is not.
+    private mutating func expelLate(_ owed: InlineArray<8, Owed>) {
+        guard phase != .stopped, !isReadOnly else { return }
+        let late = working.union(recovering).union(joining).filter { isLate($0, owed[Int($0.value)]) }
+        guard !late.isEmpty else { return noneIsLate() }
+        let prompt = working.filter { plex in
+            let known = owed[Int(plex.value)]
+            return !plexes[Int(plex.value)].flushFailed && silence(plex, known) < limits.writeDeadlineNanoseconds / 2
+                && age(known.write) < limits.patienceNanoseconds / 2
+                && age(known.flush) < limits.patienceNanoseconds / 2
+        }
+        if prompt.isEmpty { return allAreLate(late) }
+        noneIsLate()
+        for plex in late.members {
+            let isFlush =
+                !(silence(plex, owed[Int(plex.value)]) >= limits.writeDeadlineNanoseconds)
+                && age(owed[Int(plex.value)].flush) >= limits.patienceNanoseconds
+            expel(plex, operation: isFlush ? .flush : .write, Self.late, offset: lateOffset(plex))
+        }
+    }
+
+    /// Where the oldest write of a request is that the plex owes.
+    private func lateOffset(_ plex: PlexIndex) -> UInt64 {
+        var offset: UInt64 = 0
+        var oldest = UInt64.max
+        for slot in slots where slot.pending.contains(plex) && slot.transfer.kind == .write {
+            guard slot.submittedAt[Int(plex.value)] < oldest else { continue }
+            oldest = slot.submittedAt[Int(plex.value)]
+            offset = slot.transfer.offset
+        }
+        return offset
+    }
+
+    private mutating func allAreLate(_ late: PlexSet) {
+        guard lateness.allLateSince == nil, !late.intersection(working).isEmpty else { return }
+        lateness.allLateSince = now.nanoseconds
+        log(
+            .suspended, plex: working.count == 1 ? working.first : nil, errorNumber: Self.timedOut,
+            text: working.count == 1
+                ? "the only good plex does not answer; requests wait" : "no good plex answers; requests wait")
+    }
+
+    private mutating func noneIsLate() {
+        guard lateness.allLateSince != nil else { return }
+        lateness.allLateSince = nil
+        log(.resumed, text: "the disks answer again")
+    }
+
+    // MARK: letting go
+
+    /// Of plexes that are out: nobody waits for what they owe.
+    private mutating func letGoOfTheLost(_ owed: InlineArray<8, Owed>) {
+        let inUse = working.union(recovering).union(joining)
+        for index in 0..<UInt8(PlexSet.capacity) {
+            let plex = PlexIndex(Int(index))
+            guard !inUse.contains(plex), plexes[Int(index)].inFlight > 0 else { continue }
+            let known = owed[Int(index)]
+            let oldest = max(age(known.write), age(known.flush), age(known.read))
+            let isExpelledForIt = record[plex].cause.errorNumber == Self.timedOut
+            guard oldest >= limits.writeDeadlineNanoseconds || isExpelledForIt && oldest > 0 else { continue }
+            letGo(of: plex)
+        }
+    }
+
+    private mutating func letGo(of plex: PlexIndex) {
+        for index in slots.indices where slots[index].pending.contains(plex) { letGo(index, plex) }
+        let tags = lateness.operations.map { DiskTag(raw: $0.tag) }.filter { $0.plex == plex }
+        for tag in tags { letGo(tag) }
+    }
+
+    /// The slot goes on as if the operation had failed.
+    private mutating func letGo(_ index: Int, _ plex: PlexIndex) {
+        guard slots[index].pending.contains(plex) else { return }
+        let transfer = slots[index].transfer
+        let bytes = transfer.kind == .flush ? 0 : transfer.length
+        guard lateness.pinnedBytes + bytes <= limits.pinnedBytes else { return }
+        let tag = DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation)
+        let isRead = slots[index].step == .reading || slots[index].step == .edgeRead
+        // The plex stays in use: as long as it does not answer it has that much more to do than others.
+        let stays = isRead && working.contains(plex)
+        if stays { plexes[Int(plex.value)].readsInFlight += 1 }
+        lateness.add(tag, bytes: bytes, isRead: stays)
+        slots[index].hasLetGo = true
+        if isRead {
+            slots[index].isPinned = true
+            if !slots[index].hedges.contains(plex) { detachBuffer(index) }
+        }
+        requestCompleted(tag, .failed(Self.late))
+    }
+
+    private mutating func letGo(_ tag: DiskTag) {
+        guard lateness.operations.contains(where: { $0.tag == tag.raw }) else { return }
+        lateness.ended(tag)
+        var bytes: UInt64 = 0
+        if tag.owner == .sparing, let job = sparing.job, job.slot >= 0 {
+            slots[job.slot].hasLetGo = true
+            bytes = slots[job.slot].transfer.length
+        }
+        lateness.add(tag, bytes: bytes, isRead: false)
+        route(tag, .failed(Self.late))
+    }
+
+    /// What is read into the slot's buffer from here on does not meet what a zombie still puts there.
+    private mutating func detachBuffer(_ index: Int) {
+        guard slots[index].request.buffer != .none, mutant != .lateBufferReused else { return }
+        emit(.detach(slots[index].request.buffer))
+    }
+
+    /// The engine's own reads of plexes that stay in use: a disk may take long over a block that it can hardly read,
+    /// and somebody else may know it.
+    private mutating func letGoOfReads(_ owed: InlineArray<8, Owed>) {
+        let late = working.filter { age(owed[Int($0.value)].read) >= limits.patienceNanoseconds }
+        guard working.count > 1, !late.isEmpty else { return }
+        for index in slots.indices where slots[index].step == .reading {
+            switch slots[index].kind {
+            case .resyncWindow, .repair, .scrub, .scrubRepair: break
+            case .free, .client, .internalFlush: continue
+            }
+            for plex in slots[index].pending.members
+            where age(slots[index].submittedAt[Int(plex.value)]) >= limits.patienceNanoseconds {
+                letGo(index, plex)
+            }
+        }
+    }
+
+    // MARK: hedged reads
+
+    /// Whether there are reads that somebody else could be asked for.
+    package var awaitsReads: Bool {
+        isWatchingLate && working.count > 1 && plexes.contains { $0.readsInFlight > 0 }
+    }
+
+    /// Asks another plex for what takes too long. To be called every 25 ms or so while there is something to wait for
+    /// (`awaitsReads`). The first valid answer wins.
+    package mutating func hedgeReads(now: Instant) {
+        self.now = now
+        guard awaitsReads, phase != .stopped else { return }
+        for index in slots.indices where slots[index].kind == .client && !slots[index].pending.isEmpty {
+            switch slots[index].step {
+            case .reading, .edgeRead: hedge(index)
+            case .idle, .held, .lock, .gate, .fanOut, .parked, .retryWait, .failureRecord, .sparing, .healRecord,
+                .pinRecord, .promotionWait:
+                break
+            }
+        }
+    }
+
+    private mutating func hedge(_ index: Int) {
+        let transfer = slots[index].transfer
+        guard transfer.kind == .read, lateness.pinnedBytes + transfer.length <= limits.pinnedBytes else { return }
+        var rest = slots[index].pending
+        while let plex = rest.first {
+            rest.remove(plex)
+            guard age(slots[index].submittedAt[Int(plex.value)]) >= plexes[Int(plex.value)].hedgeNanoseconds(limits)
+            else { return }
+        }
+        let asked = slots[index].tried.union(slots[index].pending)
+        guard let other = chooseSource(offset: transfer.offset, length: transfer.length, tried: asked) else {
+            return movePinFromLate(index)
+        }
+        slots[index].pending.forEach { plexes[Int($0.value)].hedged += 1 }
+        slots[index].hedges.insert(other)
+        slots[index].isPinned = true
+        ask(index, other)
+    }
+
+    /// Only one plex may be asked here, and it does not answer.
+    private mutating func movePinFromLate(_ index: Int) {
+        let transfer = slots[index].transfer
+        guard let plex = slots[index].pending.first, slots[index].pending.count == 1, record.pinned == plex,
+            !isReadOnly, !isEqual(offset: transfer.offset, length: transfer.length),
+            age(slots[index].submittedAt[Int(plex.value)]) >= limits.patienceNanoseconds,
+            !working.subtracting(slots[index].tried).subtracting(PlexSet(plex)).isEmpty
+        else { return }
+        letGo(index, plex)
+    }
+
+    /// The plex has answered with all bytes: the others are waited for no more.
+    mutating func raceWon(_ index: Int, _ plex: PlexIndex) {
+        countReadTime(index, plex)
+        guard slots[index].isPinned else { return }
+        let transfer = slots[index].transfer
+        let isCopy = slots[index].hedges.contains(plex)
+        for loser in slots[index].pending.members {
+            dropRead(index, loser)
+            if isCopy { plexes[Int(loser.value)].lostRaces += 1 }
+        }
+        if isCopy, mutant != .hedgeNotAdopted {
+            emit(
+                .adopt(
+                    slots[index].request.buffer.copy(for: plex), offset: transfer.bufferOffset,
+                    length: transfer.length))
+        }
+        endRace(index)
+    }
+
+    /// What was read can't be used, and will be read again.
+    mutating func dropOthers(_ index: Int) {
+        guard slots[index].isPinned else { return }
+        let meetsMain = !slots[index].pending.subtracting(slots[index].hedges).isEmpty
+        for loser in slots[index].pending.members { dropRead(index, loser) }
+        if meetsMain { detachBuffer(index) }
+        endRace(index)
+    }
+
+    private mutating func dropRead(_ index: Int, _ plex: PlexIndex) {
+        lateness.add(
+            DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
+            bytes: slots[index].transfer.length, isRead: true)
+        slots[index].hasLetGo = true
+        slots[index].pending.remove(plex)
+    }
+
+    /// Nothing is under way: from here on tags are others than those of zombies.
+    mutating func endRace(_ index: Int) {
+        slots[index].hedges = .empty
+        slots[index].isPinned = false
+        slots[index].generation &+= 1
+    }
+
+    private mutating func countReadTime(_ index: Int, _ plex: PlexIndex) {
+        guard isWatchingLate, slots[index].kind == .client else { return }
+        let begun = slots[index].submittedAt[Int(plex.value)]
+        plexes[Int(plex.value)].readTimes.count(now.nanoseconds > begun ? now.nanoseconds - begun : 0)
+    }
+}
+
+extension Plex {
+    /// How long a read may take before another plex is asked.
+    func hedgeNanoseconds(_ limits: Limits) -> UInt64 {
+        min(max(limits.hedgeNanoseconds, hedgeAfter), max(limits.hedgeNanoseconds, limits.writeDeadlineNanoseconds))
+    }
+}
