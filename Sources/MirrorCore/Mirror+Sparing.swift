@@ -31,16 +31,24 @@ extension Mirror {
     /// The tick's part: what a torn write left behind in a table is written anew, before it misleads anybody.
     mutating func settleTables() {
         guard phase == .running, !isReadOnly, sparing.job == nil, sparing.queue.isEmpty else { return }
-        for plex in working.union(recovering).members
-        where !plexes[Int(plex.value)].remaps.unsettled.isEmpty && now.nanoseconds >= plexes[Int(plex.value)].settleAt {
+        for plex in working.union(recovering).members where mustSettle(plex) {
             sparing.queue.append(Sparing.Job(slot: -1, plex: plex, purpose: .settle))
         }
         pumpSparing()
     }
 
+    private func mustSettle(_ plex: PlexIndex) -> Bool {
+        let index = Int(plex.value)
+        return isInUse(plex) && !plexes[index].remaps.unsettled.isEmpty && now.nanoseconds >= plexes[index].settleAt
+    }
+
     mutating func pumpSparing() {
-        while sparing.job == nil, !sparing.queue.isEmpty {
-            let job = sparing.queue.removeFirst()
+        while sparing.job == nil, let next = sparing.queue.first {
+            // A table in doubt is settled before it is changed: otherwise parts of two torn writes to the same copy could
+            // make up one that was never finished.
+            let isSettledFirst = next.purpose != .settle && mustSettle(next.plex)
+            let job = isSettledFirst ? Sparing.Job(slot: -1, plex: next.plex, purpose: .settle) : next
+            if !isSettledFirst { sparing.queue.removeFirst() }
             sparing.job = job
             sparing.begunAt = now.nanoseconds
             sparing.lost = []
@@ -56,6 +64,8 @@ extension Mirror {
                 nextPiece()
             case .settle:
                 sparing.table = plexes[Int(job.plex.value)].remaps
+                // Whoever waits for that goes on without it.
+                plexes[Int(job.plex.value)].settleAt = now.nanoseconds + limits.repairRetryNanoseconds
                 guard isInUse(job.plex), !sparing.table.unsettled.isEmpty else {
                     endJob(isGood: false)
                     continue
@@ -313,12 +323,16 @@ extension Mirror {
 
     // MARK: the table
 
-    /// Pages that say something else than the table does, or only once, come first.
+    /// The page of a slot that gets a block comes first: no other may stop to name the slot that had it before that. Then
+    /// those that say something else than the table does, or only once, before what outvotes them is taken out.
     private mutating func writeTable(_ pages: [Int]) {
         guard let job = sparing.job else { return }
-        sparing.pages = sparing.table.unsettled
-        for page in pages where !sparing.pages.contains(where: { $0.page == page }) {
-            sparing.pages.append(RemapTable.Unsettled(page: page))
+        let unsettled = sparing.table.unsettled
+        let order = (job.purpose == .spare ? pages.prefix(1) : []) + unsettled.map(\.page) + pages
+        sparing.pages = []
+        for page in order where !sparing.pages.contains(where: { $0.page == page }) {
+            let known = unsettled.first { $0.page == page }
+            sparing.pages.append(known ?? RemapTable.Unsettled(page: page))
         }
         sparing.table.countPageWrite()
         writeTable(job, 0)
@@ -358,7 +372,6 @@ extension Mirror {
         }
         if !isGood, copy == 0, job.purpose == .settle {
             // What was believed still lies in the other copy. A bad place in the table alone costs nobody a plex.
-            plexes[Int(job.plex.value)].settleAt = now.nanoseconds + limits.repairRetryNanoseconds
             return endJob(isGood: false)
         }
         if !isGood, !working.subtracting(PlexSet(job.plex)).isEmpty {

@@ -9,16 +9,10 @@ struct Clear: ParsableCommand {
             for their number is not any more. What can't be read or written, and what lies in the spare pool, stays as it is.
             """)
 
-    @Argument(help: "The mirror.")
-    var name: String
-
-    @Argument(help: "Number, disk path or UUID, see plexus status.")
-    var plex: String
-
-    @OptionGroup var control: ControlOptions
+    @OptionGroup var chosen: ChosenPlex
 
     func run() throws {
-        try reporting { try control.change(ControlRequest(.clear, mirror: name, plex: plexArgument(plex))) }
+        try reporting { try chosen.change(.clear) }
     }
 }
 
@@ -31,15 +25,9 @@ struct Reactivate: ParsableCommand {
             take back stays where it is. Bad blocks and bad spare blocks are tried again.
             """)
 
-    @Argument(help: "The mirror.")
-    var name: String
-
-    @Argument(help: "Number, disk path or UUID, see plexus status.")
-    var plex: String
-
-    @OptionGroup var control: ControlOptions
+    @OptionGroup var chosen: ChosenPlex
 
     func run() throws {
-        try reporting { try control.change(ControlRequest(.reactivate, mirror: name, plex: plexArgument(plex))) }
+        try reporting { try chosen.change(.reactivate) }
     }
 }

@@ -57,6 +57,21 @@ struct ControlOptions: ParsableArguments {
     }
 }
 
+/// The arguments of a verb that does something to one plex, and no more than that.
+struct ChosenPlex: ParsableArguments {
+    @Argument(help: "The mirror.")
+    var name: String
+
+    @Argument(help: "Number, disk path or UUID, see plexus status.")
+    var plex: String
+
+    @OptionGroup var control: ControlOptions
+
+    func change(_ verb: ControlRequest.Verb) throws {
+        try control.change(ControlRequest(verb, mirror: name, plex: plexArgument(plex)))
+    }
+}
+
 /// Ends the program with a text on stderr.
 struct Failure: Error, CustomStringConvertible {
     var description: String

@@ -61,7 +61,7 @@ struct DiskImage {
         }
     }
 
-    private func block(_ fill: (inout MutableRawSpan) -> Void) -> [UInt8] {
+    func block(_ fill: (inout MutableRawSpan) -> Void) -> [UInt8] {
         var bytes = [UInt8](repeating: 0xEE, count: Superblock.byteCount)
         do {
             var span = bytes.mutableSpan

@@ -405,6 +405,63 @@ import Testing
         #expect(order == [second, first])
     }
 
+    /// A block moves to the next page, and the page that it leaves is in doubt: power fails behind each operation in turn.
+    @Test func blockThatMovesFromAPageInDoubtIsFoundInOneSlotOrTheOther() throws {
+        for hasBadPlace in [false, true] {
+            var isMoved = false
+            for steps in 0..<40 {
+                let bench = try benchInDoubt(hasBadPlace ? [.inSync] : [.inSync, .inSync])
+                let plex = hasBadPlace ? 0 : 1
+                let layout = try #require(bench.disks[plex]?.layout)
+                let failing: (Operation) -> DiskFailure? = { operation in
+                    let places =
+                        [layout.spareOffset(slot: 503)]
+                        + (hasBadPlace ? [layout.remapPageOffset(copy: 1, page: 0)] : [])
+                    return operation.plex == plex && places.contains(operation.offset) ? .media : nil
+                }
+                bench.send(1, .write, bad)
+                for _ in 0..<steps where !bench.pending.isEmpty {
+                    let operation = bench.pending[0]
+                    bench.complete(
+                        operation.kind, on: Int(operation.plex.value), at: operation.offset,
+                        failing: failing(Operation(operation)))
+                }
+                let found = try #require(bench.foundPlexes().last?.remaps?[5], "nowhere after \(steps) steps")
+                #expect(found == 503 || found == 504)
+                isMoved = isMoved || found == 504
+            }
+            #expect(isMoved)
+        }
+    }
+
+    /// The last plex has block 5 in the last slot of a page of which the second copy is damaged.
+    private func benchInDoubt(_ roles: [Role]) throws -> MirrorBench {
+        let plex = roles.count - 1
+        let first = try bench(roles, spares: 600)
+        first.send(1, .write, bad)
+        first.settle(failing: { $0.plex == plex && $0.kind == .write && $0.offset == self.bad ? .media : nil })
+        var image = try #require(first.disks[plex])
+        let layout = image.layout
+        var table = RemapTable(layout)
+        table.countPageWrite()
+        table.put(5, into: 503)
+        var pages: [UInt64: [UInt8]] = [:]
+        for page in 0...1 {
+            let bytes = image.block { table.encode(page: page, plex: plexUUID(plex), into: &$0) }
+            for copy in 0...1 { pages[layout.remapPageOffset(copy: copy, page: page)] = bytes }
+        }
+        pages[layout.remapPageOffset(copy: 1, page: 0)]?[70] ^= 1
+        image.blocks.merge(pages) { $1 }
+        first.replaceDisk(plex, with: image)
+        let next = try first.restarted()
+        next.settle()
+        // What the new mirror was told of, it finds there.
+        var again = try #require(next.disks[plex])
+        again.blocks.merge(pages) { $1 }
+        next.replaceDisk(plex, with: again)
+        return next
+    }
+
     @Test func badPlaceInOneCopyOfTheTableCostsNobodyAPlex() throws {
         let bench = try bench()
         spared(bench)

@@ -108,17 +108,6 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def random_image(path: Path, size: int, seed: int):
-    """A file of random data with holes in it, so that copies must carry both."""
-    source = random.Random(seed)
-    with open(path, "wb") as file:
-        file.truncate(size)
-        for offset in range(0, size, MiB):
-            if source.random() < 0.6:
-                file.seek(offset)
-                file.write(source.randbytes(min(MiB, size - offset)))
-
-
 def resident_bytes(pid: int, field: str = "VmRSS") -> int:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith(field + ":"):
@@ -230,6 +219,16 @@ class Case(unittest.TestCase):
         if size is not None:
             with open(path, "wb") as file:
                 file.truncate(size)
+        return path
+
+    def random_disk(self, name: str, size: int, seed: int = 7) -> Path:
+        """A file of random data with holes in it, so that copies must carry both."""
+        source, path = random.Random(seed), self.disk(name, size)
+        with open(path, "r+b") as file:
+            for offset in range(0, size, MiB):
+                if source.random() < 0.6:
+                    file.seek(offset)
+                    file.write(source.randbytes(min(MiB, size - offset)))
         return path
 
     def create(self, name: str = "data", *options, disks=("a.img", "b.img"), size: int = 128 * MiB) -> list[Path]:

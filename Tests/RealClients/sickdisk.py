@@ -1,12 +1,16 @@
-"""A disk with one bad block, on demand: nbdkit's eval plugin behind nbdfuse. `file` is handed to plexus as a disk."""
+"""A disk with one bad block, on demand, and tests of a mirror that has one."""
 
-from plexus import Case, wait_until
+from plexus import Case, MiB, wait_until
 
 BLOCK = 4096
+SIZE = 32 * MiB
+PLACE = 5 * MiB + 3 * BLOCK
 
 
 class SickDisk:
-    """The block at `place` can't be read while `unreadable` is there; writing to it cures that, unless `stubborn` is there: then
+    """nbdkit's eval plugin behind nbdfuse; `file` is handed to plexus as a disk.
+
+    The block at `place` can't be read while `unreadable` is there; writing to it cures that, unless `stubborn` is there: then
     writing fails, too; or `liar`: then something else is written there, and nothing is said."""
 
     def __init__(self, case: Case, name: str, size: int, place: int):
@@ -28,3 +32,28 @@ class SickDisk:
             "can_write=exit 0", "can_flush=exit 0", "flush=exit 0")
         wait_until(socket.exists, f"nbdkit to listen on {socket}")
         self.file = case.fuse(f"nbd+unix:///?socket={socket}", name)
+
+
+class BadBlock(Case):
+    """A mirror of a good disk and one whose block at PLACE is bad when the test says so."""
+
+    def setUp(self):
+        super().setUp()
+        self.need("nbdkit", "nbdfuse", "qemu-io")
+        self.need_fuse()
+        self.sick = SickDisk(self, "sick", SIZE, PLACE)
+        self.good = self.disk("good.img", SIZE)
+
+    def start(self, *options):
+        self.plexus("create", "data", self.sick.file, self.good, *options)
+        self.server = self.serve((self.sick.file, self.good))
+        self.server.wait_healthy()
+
+    def io(self, *commands: str, code: int = 0):
+        words = [word for command in commands for word in ("-c", command)]
+        return self.call("qemu-io", "-f", "raw", *words, self.server.uri(), code=code)
+
+    def read_all(self, pattern: str = "0x5a", times: int = 4):
+        """Plexes take turns: more than once."""
+        for _ in range(times):
+            self.io(f"read -P {pattern} 4M 2M")

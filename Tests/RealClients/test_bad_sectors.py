@@ -2,31 +2,14 @@
 
 import unittest
 
-from plexus import Case, MiB, wait_until
-from sickdisk import BLOCK, SickDisk
-
-SIZE = 32 * MiB
-PLACE = 5 * MiB + 3 * BLOCK
+from plexus import MiB, wait_until
+from sickdisk import BLOCK, PLACE, SIZE, BadBlock
 
 
-class BadSectors(Case):
+class BadSectors(BadBlock):
     def setUp(self):
         super().setUp()
-        self.need("nbdkit", "nbdfuse", "qemu-io")
-        self.need_fuse()
-        self.sick = SickDisk(self, "sick", SIZE, PLACE)
-        self.good = self.disk("good.img", SIZE)
-        self.plexus("create", "data", self.sick.file, self.good, "--spares", "0")
-        self.server = self.serve((self.sick.file, self.good))
-        self.server.wait_healthy()
-
-    def io(self, command: str, code: int = 0):
-        return self.call("qemu-io", "-f", "raw", "-c", command, self.server.uri(), code=code)
-
-    def read_all(self, times: int = 4):
-        """Plexes take turns: more than once."""
-        for _ in range(times):
-            self.io("read -P 0x5a 4M 2M")
+        self.start("--spares", "0")
 
     def test_unreadable_block_is_written_anew_and_the_mirror_stays_healthy(self):
         self.io("write -P 0x5a 4M 2M")

@@ -5,7 +5,7 @@ import os
 import socket
 import unittest
 
-from plexus import Case, DEADLINE_SECONDS, KiB, MiB, binary, random_image, wait_until
+from plexus import Case, DEADLINE_SECONDS, KiB, MiB, binary, wait_until
 
 
 class Information(Case):
@@ -67,8 +67,7 @@ class Copies(Case):
         super().setUp()
         self.server = self.mirror()
         self.size = self.server.mirror()["size"]
-        self.image = self.dir / "source.img"
-        random_image(self.image, self.size, seed=7)
+        self.image = self.random_disk("source.img", self.size)
 
     def test_nbdcopy_in_and_out_gives_the_same_bytes(self):
         self.need("nbdcopy")
@@ -81,8 +80,7 @@ class Copies(Case):
 
     def test_status_counts_what_nbdcopy_did_and_top_shows_it(self):
         server = self.server
-        image = self.dir / "image"
-        random_image(image, 16 * MiB, 7)
+        image = self.random_disk("image", 16 * MiB)
         self.call("nbdcopy", "--connections=1", "--requests=4", "--request-size=65536", image, server.uri(), timeout=120)
         mirror = server.mirror()
         self.assertEqual(mirror["latency"]["write"]["requests"], mirror["latency"]["write"]["bytes"] // 65536)
@@ -179,8 +177,7 @@ class ManyMirrors(Case):
         for number, name in enumerate(names):
             server.wait_healthy(name)
             size = server.mirror(name)["size"]
-            image = self.dir / f"{number}.img"
-            random_image(image, size, seed=number)
+            image = self.random_disk(f"{number}.img", size, seed=number)
             self.call("nbdcopy", "--flush", image, server.uri(name.replace(" ", "%20")))
         for number, name in enumerate(names):
             back = self.dir / f"{number}.back"
@@ -221,8 +218,7 @@ class Starting(Case):
         self.need("nbdcopy")
         a, b = self.create()
         size = self.mirror_size(a, b)
-        image, back = self.dir / "source.img", self.dir / "back.img"
-        random_image(image, size, seed=3)
+        image, back = self.random_disk("source.img", size, seed=3), self.dir / "back.img"
         command = ("[", binary(), "serve", a, b, "--socket", self.dir / "s", "--control", self.dir / "c", "]")
         self.call("nbdcopy", "--flush", "--", image, *command)
         wait_until(lambda: self.can_lock(a, b), "the activated server to be gone")
@@ -261,8 +257,7 @@ class Starting(Case):
     def test_data_is_there_after_a_clean_restart_without_a_resync(self):
         self.need("nbdcopy")
         server = self.mirror()
-        image = self.dir / "source.img"
-        random_image(image, server.mirror()["size"], seed=5)
+        image = self.random_disk("source.img", server.mirror()["size"], seed=5)
         self.call("nbdcopy", "--flush", image, server.uri())
         before = server.event_codes().count("RESYNC_STARTED")
         server.stop()

@@ -3,24 +3,19 @@
 import os
 import unittest
 
-from plexus import Case, FioLoad, MiB, random_image, sha256, wait_until
+from plexus import Case, FioLoad, MiB, sha256, wait_until
 
 SIZE = 64 * MiB
 
 
 class MetadataFiles(Case):
-    def image(self, name: str, size: int = SIZE, seed: int = 7):
-        path = self.dir / name
-        random_image(path, size, seed)
-        return path
-
     def adopt(self, disk, *others):
         file = disk.with_suffix(".plexus")
         self.plexus("create", "data", "--from", disk, "--metadata", file, *others)
         return file
 
     def test_full_disk_is_mirrored_and_let_go_byte_for_byte(self):
-        disk, copy = self.image("disk.img"), self.dir / "copy.img"
+        disk, copy = self.random_disk("disk.img", SIZE), self.dir / "copy.img"
         before = sha256(disk)
         file = self.adopt(disk, copy)
         self.assertEqual((os.stat(disk).st_size, sha256(disk)), (SIZE, before))
@@ -38,7 +33,7 @@ class MetadataFiles(Case):
 
     def test_nothing_is_lost_by_a_kill_while_clients_write(self):
         self.need("fio")
-        disk, copy = self.image("disk.img"), self.dir / "copy.img"
+        disk, copy = self.random_disk("disk.img", SIZE), self.dir / "copy.img"
         file = self.adopt(disk, copy)
         server = self.serve((file, copy))
         server.wait_healthy()
@@ -60,7 +55,7 @@ class MetadataFiles(Case):
         self.assert_identical(SIZE, disk, copy)
 
     def test_disk_as_large_as_the_mirror_becomes_a_plex(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         file = self.adopt(disk)
         server = self.serve((file,))
         equal, small = self.disk("equal.img", SIZE), self.disk("small.img", SIZE // 2)
@@ -87,12 +82,12 @@ class MetadataFiles(Case):
         again.stop()
 
     def test_other_disk_in_its_place_is_refused(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         file = self.adopt(disk)
         before = sha256(disk)
         # Another file under the same name, then one of another size, then none.
         os.rename(disk, self.dir / "kept.img")
-        other = self.image("disk.img", seed=9)
+        other = self.random_disk("disk.img", SIZE, seed=9)
         refused = self.plexus("serve", file, "--socket", self.dir / "s", "--control", self.dir / "c", code=1)
         self.assertIn("another disk", refused.stderr)
         os.truncate(other, SIZE + MiB)
@@ -107,7 +102,7 @@ class MetadataFiles(Case):
         self.assertEqual(sha256(disk), before)
 
     def test_file_and_its_disk_are_one(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         file = self.adopt(disk)
         for pair in ((file, disk), (disk, file)):
             refused = self.plexus("serve", *pair, "--socket", self.dir / "s", "--control", self.dir / "c", code=1)
@@ -122,7 +117,7 @@ class MetadataFiles(Case):
         self.assertIn("is a plex of mirror data already", refused.stderr)
 
     def test_what_can_not_be_done_leaves_nothing_behind(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         before = sha256(disk)
         file = self.dir / "disk.plexus"
         file.write_bytes(b"something else")
@@ -141,7 +136,7 @@ class MetadataFiles(Case):
         self.assertEqual((os.stat(disk).st_size, sha256(disk)), (SIZE, before))
 
     def test_damaged_file_is_told_and_the_disk_is_adopted_anew(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         file = self.adopt(disk)
         before = sha256(disk)
         whole = file.read_bytes()
@@ -157,7 +152,7 @@ class MetadataFiles(Case):
         self.assertEqual(sha256(disk), before)
 
     def test_plex_whose_metadata_file_is_deleted_is_out(self):
-        disk, copy = self.image("disk.img"), self.dir / "copy.img"
+        disk, copy = self.random_disk("disk.img", SIZE), self.dir / "copy.img"
         file = self.adopt(disk, copy)
         server = self.serve((file, copy))
         server.wait_healthy()
@@ -169,10 +164,10 @@ class MetadataFiles(Case):
 
     def test_client_can_not_pass_its_data_for_a_metadata_file(self):
         # The beginning of an ordinary plex belongs to clients, whatever they write there.
-        disk, copy = self.image("disk.img"), self.dir / "copy.img"
+        disk, copy = self.random_disk("disk.img", SIZE), self.dir / "copy.img"
         file = self.adopt(disk)
         forged = file.read_bytes()[:4096]
-        other = self.image("other.img", seed=4)
+        other = self.random_disk("other.img", SIZE, seed=4)
         self.plexus("create", "other", "--from", other, copy)
         with open(other, "r+b") as data:
             data.write(forged)
@@ -188,14 +183,14 @@ class MetadataFiles(Case):
         server.stop()
 
     def test_mirror_smaller_than_its_disk_leaves_the_rest_alone(self):
-        disk = self.image("disk.img", 2 * SIZE)
+        disk = self.random_disk("disk.img", 2 * SIZE)
         file = self.dir / "disk.plexus"
         refused = self.plexus("create", "data", "--from", disk, "--metadata", file, "--size", "64M", code=1)
         self.assertIn("all of them are kept", refused.stderr)
         self.assertFalse(file.exists())
 
     def test_metadata_file_is_no_new_disk(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         file = self.adopt(disk)
         refused = self.plexus("create", "other", file, self.dir / "b.img", "--size", "16M", "--force", code=1)
         self.assertIn("metadata file of", refused.stderr)
@@ -232,8 +227,7 @@ class DeviceSizes(Case):
     def test_size_below_the_device_leaves_the_rest_of_it_alone(self):
         self.need_root()
         self.need_loop()
-        backing = self.disk("backing.img", 2 * SIZE)
-        random_image(backing, 2 * SIZE, 6)
+        backing = self.random_disk("backing.img", 2 * SIZE, seed=6)
         before = sha256(backing)
         device = self.loop(backing)
         file, copy = self.dir / "f.plexus", self.dir / "copy.img"

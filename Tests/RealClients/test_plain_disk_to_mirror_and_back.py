@@ -3,22 +3,17 @@
 import os
 import unittest
 
-from plexus import Case, FioLoad, MiB, random_image, sha256, wait_until
+from plexus import Case, FioLoad, MiB, sha256, wait_until
 
 SIZE = 64 * MiB
 
 
 class PlainDisks(Case):
-    def image(self, name: str, size: int = SIZE, seed: int = 7):
-        path = self.dir / name
-        random_image(path, size, seed)
-        return path
-
     def adopt(self, disk, *others):
         return self.plexus("create", "data", "--from", disk, *others)
 
     def test_plain_disk_to_mirror_and_back_is_byte_identical(self):
-        disk, copy = self.image("disk.img"), self.dir / "copy.img"
+        disk, copy = self.random_disk("disk.img", SIZE), self.dir / "copy.img"
         before = sha256(disk)
         said = self.adopt(disk, copy).stdout
         self.assertIn("are its contents", said)
@@ -40,7 +35,7 @@ class PlainDisks(Case):
 
     def test_file_systems_and_partition_tables_stay_whole(self):
         self.need("mke2fs", "e2fsck", "sgdisk")
-        ext, gpt = self.dir / "ext.img", self.image("gpt.img")
+        ext, gpt = self.dir / "ext.img", self.random_disk("gpt.img", SIZE)
         self.call("mke2fs", "-q", "-t", "ext4", "-d", "/etc/apt", ext, "64M")
         self.call("sgdisk", "-o", "-n", "1:0:0", gpt)
         for disk in (ext, gpt):
@@ -58,7 +53,7 @@ class PlainDisks(Case):
 
     def test_disk_is_mirrored_while_clients_write_and_the_first_copy_survives_a_kill(self):
         self.need("fio")
-        disk, copy = self.image("disk.img"), self.dir / "copy.img"
+        disk, copy = self.random_disk("disk.img", SIZE), self.dir / "copy.img"
         self.adopt(disk, copy)
         server = self.serve((disk, copy))
         server.verb("resync", "data", "--limit", "8M")
@@ -72,7 +67,7 @@ class PlainDisks(Case):
         self.assert_identical(SIZE, disk, copy)
 
     def test_one_disk_alone_is_adopted_and_grows(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         before = sha256(disk)
         self.adopt(disk)
         server = self.serve((disk,))
@@ -88,11 +83,11 @@ class PlainDisks(Case):
         self.assertEqual(sha256(self.dir / "copy.img"), before)
 
     def test_what_can_not_be_adopted_is_refused_and_left_as_it_was(self):
-        disk = self.image("disk.img")
+        disk = self.random_disk("disk.img", SIZE)
         before = sha256(disk)
         small = self.disk("small.img", 8 * MiB)
         self.assertIn(str(SIZE), self.plexus("create", "data", "--from", disk, small, code=1).stderr)
-        full = self.image("full.img", SIZE * 2, seed=8)
+        full = self.random_disk("full.img", SIZE * 2, seed=8)
         with open(full, "r+b") as file:
             file.seek(1024 + 0x38)
             file.write(b"\x53\xEF")

@@ -2,7 +2,7 @@
 
 import unittest
 
-from plexus import Case, MiB, random_image, wait_until
+from plexus import Case, MiB, wait_until
 from sickdisk import SickDisk
 
 SIZE = 32 * MiB
@@ -14,8 +14,7 @@ class Verified(Case):
         super().setUp()
         self.need("nbdkit", "nbdfuse")
         self.need_fuse()
-        self.good = self.dir / "good.img"
-        random_image(self.good, SIZE, 5)
+        self.good = self.random_disk("good.img", SIZE, seed=5)
         self.plexus("create", "data", "--from", self.good)
         self.server = self.serve((self.good,))
 
@@ -63,8 +62,7 @@ class Verified(Case):
 class Priorities(Case):
     def test_mirrors_below_wait_until_the_one_above_has_copied(self):
         for name in ("first", "second", "third"):
-            random_image(self.dir / f"{name}.img", SIZE, 3)
-            self.plexus("create", name, "--from", self.dir / f"{name}.img")
+            self.plexus("create", name, "--from", self.random_disk(f"{name}.img", SIZE, seed=3))
         for threads in ("1", "3"):
             server = self.serve([self.dir / f"{name}.img" for name in ("first", "second", "third")],
                                 "--threads", threads, label=f"serve-{threads}")

@@ -9,7 +9,7 @@ import signal
 import threading
 import unittest
 
-from plexus import Case, FioLoad, KiB, MiB, random_image, sha256, wait_until
+from plexus import Case, FioLoad, KiB, MiB, sha256, wait_until
 
 SIZE = 48 * MiB
 BLOCK = 4 * KiB
@@ -20,8 +20,7 @@ class Scrubbed(Case):
 
     def served(self, *names: str, options=()) -> list:
         """A mirror of these disks, in sync, with random contents with holes; `self.server`, `self.disks`."""
-        first = self.disk(names[0])
-        random_image(first, SIZE, 7)
+        first = self.random_disk(names[0], SIZE)
         self.plexus("create", "data", "--from", first)
         self.server = self.serve((first,), *options)
         self.disks = [first]
@@ -110,9 +109,7 @@ class TwoPlexes(Scrubbed):
         self.server.wait_healthy()
         self.assertEqual(self.status()["mismatches"], 1)
         self.assertEqual([entry["offset"] for entry in self.open_entries()], [9 * MiB])
-        image = self.disk("new.img")
-        random_image(image, SIZE, 8)
-        self.call("nbdcopy", image, self.server.uri())
+        self.call("nbdcopy", self.random_disk("new.img", SIZE, seed=8), self.server.uri())
         self.scrub("--all")
         self.assertEqual(self.status()["mismatches"], 0)
         self.assertEqual([entry["state"] for entry in self.report()["entries"]], ["gone"])

@@ -3,35 +3,11 @@
 import json
 import unittest
 
-from plexus import Case, MiB, wait_until
-from sickdisk import BLOCK, SickDisk
-
-SIZE = 32 * MiB
-PLACE = 5 * MiB + 3 * BLOCK
+from plexus import MiB, wait_until
+from sickdisk import BLOCK, PLACE, SIZE, BadBlock
 
 
-class Sparing(Case):
-    def setUp(self):
-        super().setUp()
-        self.need("nbdkit", "nbdfuse", "qemu-io")
-        self.need_fuse()
-        self.sick = SickDisk(self, "sick", SIZE, PLACE)
-        self.good = self.disk("good.img", SIZE)
-
-    def start(self, *options):
-        self.plexus("create", "data", self.sick.file, self.good, *options)
-        self.server = self.serve((self.sick.file, self.good))
-        self.server.wait_healthy()
-
-    def io(self, *commands: str, code: int = 0):
-        words = [word for command in commands for word in ("-c", command)]
-        return self.call("qemu-io", "-f", "raw", *words, self.server.uri(), code=code)
-
-    def read_all(self, pattern: str = "0x5a", times: int = 4):
-        """Plexes take turns: more than once."""
-        for _ in range(times):
-            self.io(f"read -P {pattern} 4M 2M")
-
+class Sparing(BadBlock):
     def events_of(self, *codes):
         return [(event["code"], event["offset"], event["length"]) for event in self.server.events()
                 if event["code"] in codes]
