@@ -2,6 +2,7 @@
 public struct ControlRequest: Codable, Sendable {
     public enum Verb: String, Codable, Sendable {
         case status, `break`, join, add, replace, spare, resync, scrub, dissolve, offline, online, clear, reactivate,
+            writeMostly = "write-mostly",
             stop, events, resolve
     }
 
@@ -33,6 +34,8 @@ public struct ControlRequest: Codable, Sendable {
     public var limit: UInt64?
     /// A scrub repairs what it finds, with the version of `plex` if that is given.
     public var repair: Bool?
+    /// A plex is to be read only where no other can be.
+    public var writeMostly: Bool?
     /// A scrub reads holes, too.
     public var all: Bool?
 

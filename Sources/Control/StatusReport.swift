@@ -136,6 +136,14 @@ public struct StatusReport: Codable, Sendable {
         /// Blocks that lie in the spare pool.
         public var remapped = 0
         public var badRanges: [[UInt64]] = []
+        /// It answers reads much later than the others, and is read in need only.
+        public var slow = false
+        /// By the user's order it is read only where no other can be.
+        public var writeMostly = false
+        /// Operations that its disk has not answered and nobody waits for.
+        public var unanswered = 0
+        /// Reads that another plex was asked for as well because its disk took long.
+        public var hedgedReads: UInt64 = 0
         /// What a join would copy, in bytes; null: nothing, or nobody counts.
         public var missedBytes: UInt64?
         /// The plex that is forgotten when this one is in sync.
@@ -178,6 +186,10 @@ public struct StatusReport: Codable, Sendable {
             try container.encode(sparesFree, forKey: .sparesFree)
             try container.encode(remapped, forKey: .remapped)
             try container.encode(badRanges, forKey: .badRanges)
+            try container.encode(slow, forKey: .slow)
+            try container.encode(writeMostly, forKey: .writeMostly)
+            try container.encode(unanswered, forKey: .unanswered)
+            try container.encode(hedgedReads, forKey: .hedgedReads)
             try container.encode(missedBytes, forKey: .missedBytes)
             try container.encode(replaces, forKey: .replaces)
             try container.encode(queueDepth, forKey: .queueDepth)

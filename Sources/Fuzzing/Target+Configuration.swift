@@ -37,7 +37,7 @@ extension Target {
 
     private static let words = [
         "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", "auto-rejoin",
-        "rejoin-delay", "scrub-every", "scrub-limit", "\"30d\"", "\"20M\"", " = ", "=", "[", "]",
+        "rejoin-delay", "write-deadline", "scrub-every", "scrub-limit", "\"30d\"", "\"20M\"", " = ", "=", "[", "]",
         "[[", "]]",
         "{",
         "}", ",", ".", "\n", "\r\n", "\t", " ", "#", "\"", "'", "\"\"\"", "'''", "\\", "\\u0041", "\\U0010FFFF",
@@ -94,6 +94,7 @@ extension Input {
         if options.allowDegraded || oneIn(2) { lines.append("degraded = \(options.allowDegraded)") }
         if options.isReadOnly || oneIn(2) { lines.append("read-only = \(options.isReadOnly)") }
         if let rejoins = options.autoRejoin { lines.append("auto-rejoin = \(rejoins)") }
+        if let seconds = options.writeDeadlineSeconds { lines.append("write-deadline = \(seconds)") }
         if let seconds = options.rejoinSeconds { lines.append("rejoin-delay = \(seconds)") }
         if let seconds = options.scrubSeconds { lines.append("scrub-every = \"\(seconds / 3600)h\"") }
         if let limit = options.scrubLimit { lines.append("scrub-limit = \"\(limit >> 10)K\"") }

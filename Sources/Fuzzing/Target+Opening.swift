@@ -171,7 +171,7 @@ private struct Driver: ~Copyable {
             case .answer: _ = mirror.takeAnswer()
             case .events: _ = mirror.takeEvents()
             case .release(let plex): layouts[Int(plex.value)] = nil
-            case .reply, .copyBytes, .fillZeroes, .stopped: break
+            case .reply, .copyBytes, .fillZeroes, .adopt, .detach, .stopped: break
             }
         }
     }

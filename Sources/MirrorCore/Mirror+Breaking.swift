@@ -217,7 +217,7 @@ extension Mirror {
             } else {
                 answer(.done("plex \(plex) is forgotten"))
             }
-        case .takeOffline, .join, .resync, .scrub, .clear, .reactivate, .stop: break
+        case .takeOffline, .join, .resync, .scrub, .clear, .writeMostly, .reactivate, .stop: break
         }
     }
 }

@@ -22,6 +22,8 @@ package enum Command: Sendable {
     case resync(ResyncOrder)
     /// `clear`: the counters of a plex begin anew.
     case clear(PlexIndex)
+    /// `write-mostly`: whether the plex is read only where no other can be.
+    case writeMostly(PlexIndex, Bool)
     /// `reactivate`: a plex in sync whose disk is good again; what lies in its spare pool goes back, and what is bad is
     /// tried again.
     case reactivate(PlexIndex)
@@ -132,6 +134,7 @@ extension Mirror {
         switch command {
         case .breakOff(let plex, let name, _): beginBreak(plex, name: name)
         case .clear(let plex): clear(plex)
+        case .writeMostly(let plex, let isWanted): setWriteMostly(plex, isWanted)
         case .reactivate(let plex): beginReactivating(plex)
         case .remove(let plex): beginRemove(plex)
         case .takeOffline(let plex): beginOffline(plex)
@@ -236,6 +239,7 @@ extension Mirror {
         let old = record[plex]
         var member = Member(uuid: attachment.uuid, role: .recovering)
         member.replaces = replaced ?? (old.uuid == attachment.uuid ? old.replaces : nil)
+        member.isWriteMostly = old.uuid == attachment.uuid && old.isWriteMostly
         var basis = attachment.basis
         if old.uuid == attachment.uuid, old.role != .absent {
             member.readErrors = old.readErrors
@@ -385,6 +389,9 @@ extension Mirror {
                 answer(.failed("plex \(plex) could not take the superblock: \(describe(record[plex].cause))"))
             }
         case .clear(let plex): answer(.done("the counters of plex \(plex) begin anew"))
+        case .writeMostly(let plex, let isWanted):
+            let others = isWanted ? "only where no other plex can be" : "like the others"
+            answer(.done("plex \(plex) is read \(others)"))
         case .resync, .scrub, .reactivate: break
         case .stop:
             finishStop(

@@ -14,9 +14,8 @@ extension Mirror {
         guard isWatchingLate, phase != .stopped || !lateness.operations.isEmpty else { return }
         // After a pause of our own nobody else is to blame for it.
         if now.nanoseconds - lateness.tickedAt > limits.stallNanoseconds { lateness.judgedFrom = now.nanoseconds }
-        guard plexes.contains(where: { $0.inFlight > 0 }) else { return noneIsLate() }
         var owed = InlineArray<8, Owed>(repeating: Owed())
-        collectOwed(&owed)
+        if plexes.contains(where: { $0.inFlight > 0 }) { collectOwed(&owed) }
         expelLate(owed)
         letGoOfTheLost(owed)
         letGoOfReads(owed)

@@ -1,6 +1,6 @@
 internal import MirrorFormat
 
-/// `clear` and `reactivate`: what an owner says who has looked at a disk.
+/// `clear`, `reactivate` and `write-mostly`: what an owner says who knows a disk.
 extension Mirror {
     mutating func clear(_ plex: PlexIndex) {
         guard record[plex].role != .absent else {
@@ -14,6 +14,16 @@ extension Mirror {
         plexes[Int(plex.value)].badBlocks.forgetCorrected()
         if working.contains(plex), !plexes[Int(plex.value)].flushFailed { record[plex].cause = .none }
         log(.cleared, plex: plex, text: "the counters of plex \(plex) begin anew")
+        awaitRecord()
+    }
+
+    mutating func setWriteMostly(_ plex: PlexIndex, _ isWanted: Bool) {
+        guard record[plex].role != .absent else {
+            answer(.refused("mirror \(record.name) has no plex \(plex)"))
+            return
+        }
+        record[plex].isWriteMostly = isWanted
+        lookForReluctant()
         awaitRecord()
     }
 
@@ -38,7 +48,7 @@ extension Mirror {
         switch running.command {
         case .breakOff(let plex, _, let mustBeWhole): breakPutBack(plex, mustBeWhole: mustBeWhole)
         case .reactivate(let plex): reactivated(plex, putting)
-        case .remove, .takeOffline, .join, .resync, .scrub, .clear, .stop: break
+        case .remove, .takeOffline, .join, .resync, .scrub, .clear, .writeMostly, .stop: break
         }
     }
 

@@ -58,6 +58,12 @@ package struct MirrorStatus: Sendable {
         /// Blocks that lie in the spare pool, and how many more it has room for; 0: the disk is not open.
         package var remapped: Int
         package var sparesFree: Int
+        /// Is read in need only: for being slower than the others.
+        package var isSlow: Bool
+        /// Of `operationsInFlight`, those that nobody waits for any more.
+        package var unanswered: Int
+        /// Reads that another plex was asked for as well, since its disk was opened.
+        package var hedgedReads: UInt64
     }
 
     package var state: State
@@ -155,7 +161,9 @@ extension Mirror {
             isAtRisk: isAtRisk, missedRegions: missedRegions(plex),
             operationsInFlight: plexes[Int(plex.value)].inFlight,
             badRanges: plexes[Int(plex.value)].badBlocks.ranges,
-            remapped: plexes[Int(plex.value)].remaps.remaps.count, sparesFree: plexes[Int(plex.value)].remaps.freeSlots)
+            remapped: plexes[Int(plex.value)].remaps.remaps.count, sparesFree: plexes[Int(plex.value)].remaps.freeSlots,
+            isSlow: plexes[Int(plex.value)].isSlow, unanswered: lateness.zombies(of: plex),
+            hedgedReads: plexes[Int(plex.value)].hedged)
     }
 
     /// What its disk does not read, or not for long any more.
@@ -191,6 +199,16 @@ extension Mirror {
                 ? "no plex can record state (errno \(suspensionCause.errorNumber)); requests wait"
                 : "all plexes fail alike (errno \(suspensionCause.errorNumber)); requests wait"
             status.action = "restore access to the disks; it goes on by itself"
+            return
+        }
+        if let since = lateness.allLateSince {
+            status.state = .suspended
+            let seconds = (now.nanoseconds - since + limits.writeDeadlineNanoseconds) / 1_000_000_000
+            status.reason =
+                working.count == 1
+                ? "plex \(list(working)), the only good one, has not answered for \(seconds) s; requests wait"
+                : "no good plex has answered for \(seconds) s; requests wait"
+            status.action = "look at the disks; it goes on by itself when they answer"
             return
         }
         if let last = working.first, working.count == 1, plexes[Int(last.value)].lastFailure.kind == .gone,

@@ -51,7 +51,7 @@ package struct Mirror: ~Copyable {
         case opening, running, stopping, stopped
     }
 
-    let limits: Limits
+    private(set) var limits: Limits
     let mutant: Mutant
     let isReadOnly: Bool
     let writer: Superblock.Writer
@@ -168,6 +168,9 @@ package struct Mirror: ~Copyable {
         adoptCorrected(recentEvents)
         adoptScrub()
     }
+
+    /// Plexes that owe a write for so long are given up; 0: never, see `Limits`.
+    package mutating func setWriteDeadline(nanoseconds: UInt64) { limits.writeDeadlineNanoseconds = nanoseconds }
 
     package var isStopped: Bool { phase == .stopped }
     package var isOpen: Bool { phase == .running }

@@ -24,7 +24,7 @@ public struct Configuration: Sendable {
     private static let keys: [String: Kind] = [
         "disks": .texts, "socket": .text, "listen": .textOrTexts, "control": .text, "default": .text, "degraded": .flag,
         "read-only": .flag, "threads": .number, "on-event": .text, "auto-rejoin": .flag, "rejoin-delay": .number,
-        "spare-delay": .number, "scrub-every": .text, "scrub-limit": .text,
+        "spare-delay": .number, "write-deadline": .number, "scrub-every": .text, "scrub-limit": .text,
     ]
     private var table: [String: Value] = [:]
 
@@ -92,7 +92,9 @@ public struct Configuration: Sendable {
         if key == "threads", !ServerOptions.threadsAllowed.contains(number) {
             return ServerOptions.threadsRefusal(number)
         }
-        if key == "rejoin-delay" || key == "spare-delay", !ServerOptions.secondsAllowed.contains(number) {
+        if ["rejoin-delay", "spare-delay", "write-deadline"].contains(key),
+            !ServerOptions.secondsAllowed.contains(number)
+        {
             return ServerOptions.secondsRefusal(number)
         }
         return nil
@@ -126,6 +128,9 @@ public struct Configuration: Sendable {
         }
         if options.spareSeconds == nil, case .number(let seconds) = table["spare-delay"] {
             options.spareSeconds = seconds
+        }
+        if options.writeDeadlineSeconds == nil, case .number(let seconds) = table["write-deadline"] {
+            options.writeDeadlineSeconds = seconds
         }
         if options.scrubSeconds == nil, case .text(let text) = table["scrub-every"] {
             options.scrubSeconds = ScrubPolicy.seconds(text)

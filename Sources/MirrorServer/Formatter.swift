@@ -17,6 +17,9 @@ package struct MirrorFormatter {
     /// Where the metadata of the disk go that keeps its data; nil: behind the data.
     package var metadataFile: String?
 
+    /// Of the disks: to be read only where no other can be.
+    package var writeMostly: Set<String> = []
+
     package init(name: String, disks: [String]) {
         self.name = name
         self.disks = disks
@@ -251,7 +254,9 @@ package struct MirrorFormatter {
         let time = wallClock()
         let members = plans.map {
             let isBehind = keepsFirst && !isKept($0.path)
-            return Member(uuid: PlexUUID(entropy.nextUUID()), role: isBehind ? .recovering : .inSync)
+            var member = Member(uuid: PlexUUID(entropy.nextUUID()), role: isBehind ? .recovering : .inSync)
+            member.isWriteMostly = writeMostly.contains($0.path)
+            return member
         }
         let first = plans[0]
         var record = Record(

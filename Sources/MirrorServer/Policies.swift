@@ -9,4 +9,6 @@ struct Policies: Sendable {
     /// A plex that is out for so long is replaced by a spare.
     var spareSeconds: UInt64 = 300
     var scrubs = ScrubPolicy()
+    /// A plex that owes a write for so long is given up if another one does not; 0: never.
+    var writeDeadlineSeconds: UInt64 = 2
 }

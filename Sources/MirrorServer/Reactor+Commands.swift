@@ -31,6 +31,9 @@ extension Reactor {
                     send(.remove(plex), to: mirror, for: asker)
                 }
             case .clear: send(.clear(try find(request.plex, in: mirror)), to: mirror, for: asker)
+            case .writeMostly:
+                let plex = try find(request.plex, in: mirror)
+                send(.writeMostly(plex, request.writeMostly ?? true), to: mirror, for: asker)
             case .reactivate:
                 let plex = try find(request.plex, in: mirror)
                 guard !mirrors[mirror].mirror.goodPlexes.contains(plex) else {

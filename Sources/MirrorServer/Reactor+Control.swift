@@ -138,7 +138,7 @@ extension Reactor {
         case .stop where request.mirror == nil:
             control.asksToStop = true
             respond(stopAll(), to: asker)
-        case .break, .join, .add, .replace, .spare, .resync, .scrub, .dissolve, .offline, .online, .clear,
+        case .break, .join, .add, .replace, .spare, .resync, .scrub, .dissolve, .offline, .online, .clear, .writeMostly,
             .reactivate, .stop:
             guard let name = request.mirror, let route = route(to: name) else {
                 respond(.failure(unknownMirror(request.mirror ?? "")), to: asker)
@@ -244,7 +244,7 @@ extension Reactor {
         switch gathering.request.verb {
         case .events: answerEvents(gathering)
         case .status, .resolve, .break, .join, .add, .replace, .spare, .resync, .scrub, .dissolve, .offline, .online,
-            .clear, .reactivate, .stop:
+            .clear, .writeMostly, .reactivate, .stop:
             answerStatus(gathering)
         }
     }

@@ -323,9 +323,14 @@ struct Reactor: ~Copyable {
 
     private mutating func tick() {
         let scrubs = group.policies.scrubs
+        let deadline = group.policies.writeDeadlineSeconds
         for index in mirrors.indices where !mirrors[index].isStopped {
             takeTurns(index)
             followScrubPolicy(index, scrubs)
+            if mirrors[index].writeDeadlineSeconds != deadline {
+                mirrors[index].writeDeadlineSeconds = deadline
+                mirrors[index].mirror.setWriteDeadline(nanoseconds: deadline * 1_000_000_000)
+            }
             deliver(.tick, to: index)
         }
         watchDisks()

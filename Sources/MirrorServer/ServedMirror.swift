@@ -31,6 +31,7 @@ struct ServedMirror: ~Copyable {
     var dissolver: (asker: UInt64, plex: PlexIndex)?
     /// In force.
     var scrubPolicy = ScrubPolicy()
+    var writeDeadlineSeconds = Policies().writeDeadlineSeconds
     /// Was told of something since `endBatch`.
     var isInBatch = false
     /// Of what clients asked for.
@@ -168,6 +169,10 @@ struct ServedMirror: ~Copyable {
             readErrors: plex.member.readErrors, writeErrors: plex.member.writeErrors,
             corrected: plex.member.corrected, spared: plex.member.spared, sparesFree: UInt64(plex.sparesFree))
         report.remapped = plex.remapped
+        report.slow = plex.isSlow
+        report.writeMostly = plex.member.isWriteMostly
+        report.unanswered = plex.unanswered
+        report.hedgedReads = plex.hedgedReads
         if let objection = returning.objections[index] {
             report.reason = [report.reason, objection].compactMap { $0 }.joined(separator: "; ")
         }

@@ -28,6 +28,7 @@ public struct ServerOptions: Sendable {
     public var rejoinSeconds: Int?
     /// A plex that is out for so long is replaced by a spare. Nil: 300.
     public var spareSeconds: Int?
+    public var writeDeadlineSeconds: Int?
     /// A scrub begins so many seconds after the last. Nil: never by itself.
     public var scrubSeconds: Int?
     /// Bytes per second that it reads of each plex. Nil: no limit.
@@ -57,6 +58,7 @@ public struct ServerOptions: Sendable {
         if let autoRejoin { policies.rejoins = autoRejoin }
         if let rejoinSeconds { policies.rejoinSeconds = UInt64(rejoinSeconds) }
         if let spareSeconds { policies.spareSeconds = UInt64(spareSeconds) }
+        if let writeDeadlineSeconds { policies.writeDeadlineSeconds = UInt64(writeDeadlineSeconds) }
         policies.scrubs = ScrubPolicy(everySeconds: scrubSeconds.map { UInt64($0) }, limit: scrubLimit)
         return policies
     }

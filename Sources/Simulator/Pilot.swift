@@ -50,6 +50,7 @@ extension Limits {
     /// Everything soon, so that a run comes to rest after few events; several windows to a copy.
     static var steered: Limits {
         var limits = Limits()
+        limits.writeDeadlineNanoseconds = 0
         limits.bitsPerPage = Geometry.bitsPerPage
         limits.requests = 16
         limits.internalRequests = 8

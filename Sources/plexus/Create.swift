@@ -37,6 +37,9 @@ struct Create: ParsableCommand {
     @Option(help: "Space set aside for sparing bad sectors.")
     var spares: ByteSize?
 
+    @Option(help: "One of the disks, to be read only where no other can be. Several times for several.")
+    var writeMostly: [String] = []
+
     @Flag(help: "Say what would be written, and write nothing.")
     var plan = false
 
@@ -47,6 +50,9 @@ struct Create: ParsableCommand {
     var json = false
 
     func validate() throws {
+        for disk in writeMostly where !(disks + [from].compactMap { $0 }).contains(disk) {
+            throw ValidationError("--write-mostly \(disk): is none of the mirror's disks")
+        }
         guard metadata != nil, from == nil else { return }
         throw ValidationError("--metadata is about the disk of --from")
     }
@@ -60,6 +66,7 @@ struct Create: ParsableCommand {
             formatter.regionBytes = region?.bytes
             formatter.spareBytes = spares?.bytes
             formatter.force = force
+            formatter.writeMostly = Set(writeMostly.map(absolute))
             let outcome = try formatter.run(writes: !plan)
             if json { print(try Report(name, outcome, isPlan: plan).text) } else { tell(outcome) }
         }

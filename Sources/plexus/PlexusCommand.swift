@@ -14,7 +14,8 @@ struct PlexusCommand: ParsableCommand {
         version: plexusVersion,
         subcommands: [
             Create.self, Serve.self, Status.self, Top.self, Examine.self, Add.self, Replace.self, Spare.self,
-            Break.self, Join.self, Resolve.self, Offline.self, Online.self, Clear.self, Reactivate.self, Resync.self,
+            Break.self, Join.self, Resolve.self, Offline.self, Online.self, Clear.self, Reactivate.self,
+            WriteMostly.self, Resync.self,
             Scrub.self, Wait.self, Stop.self,
             Dissolve.self, Events.self,
         ])

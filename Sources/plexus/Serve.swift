@@ -59,6 +59,12 @@ struct Serve: ParsableCommand {
     @Option(help: "After how many seconds a plex that is failed or missing is replaced by a spare. Default: 300.")
     var spareDelay: Int?
 
+    @Option(
+        help:
+            "Go on without a plex whose disk has not done a write for so many seconds, if another one has; 0: wait for it. Default: 2."
+    )
+    var writeDeadline: Int?
+
     @Flag(help: "Start although in-sync plexes are absent. They may hold newer data, and are rebuilt when they return.")
     var degraded = false
 
@@ -86,6 +92,10 @@ struct Serve: ParsableCommand {
             if let spareDelay, !ServerOptions.secondsAllowed.contains(spareDelay) {
                 throw Failure("--spare-delay: \(ServerOptions.secondsRefusal(spareDelay))")
             }
+            if let writeDeadline, !ServerOptions.secondsAllowed.contains(writeDeadline) {
+                throw Failure("--write-deadline: \(ServerOptions.secondsRefusal(writeDeadline))")
+            }
+            options.writeDeadlineSeconds = writeDeadline
             options.spareSeconds = spareDelay
             options.autoRejoin = autoRejoin
             options.rejoinSeconds = rejoinDelay

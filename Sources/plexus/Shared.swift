@@ -67,8 +67,10 @@ struct ChosenPlex: ParsableArguments {
 
     @OptionGroup var control: ControlOptions
 
-    func change(_ verb: ControlRequest.Verb) throws {
-        try control.change(ControlRequest(verb, mirror: name, plex: plexArgument(plex)))
+    func change(_ verb: ControlRequest.Verb, _ fill: (inout ControlRequest) -> Void = { _ in }) throws {
+        var request = ControlRequest(verb, mirror: name, plex: plexArgument(plex))
+        fill(&request)
+        try control.change(request)
     }
 }
 

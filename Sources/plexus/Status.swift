@@ -80,13 +80,21 @@ struct StatusScreen {
         let width = max(4, mirror.plexes.map { ($0.disk ?? "-").count }.max() ?? 4)
         lines.append("  plex  \(pad("disk", width))  state       i/o       errors r/w")
         for plex in mirror.plexes {
-            let state = plex.state + (plex.atRisk ? ", at-risk" : "")
+            let marks = [
+                plex.state, plex.atRisk ? "at-risk" : nil, plex.slow ? "slow" : nil,
+                plex.writeMostly ? "write-mostly" : nil,
+            ]
+            let state = marks.compactMap { $0 }.joined(separator: ", ")
             lines.append(
                 "  \(pad(String(plex.index), 4))  \(pad(plex.disk ?? "-", width))  \(pad(state, 10))  \(pad(plex.io ?? "-", 8))  \(plex.readErrors)/\(plex.writeErrors)"
             )
             if let data = plex.dataDisk { lines.append("        metadata of \(data)") }
             if plex.remapped > 0 {
                 lines.append("        \(plex.remapped) blocks lie in the spare pool, \(plex.sparesFree) more have room")
+            }
+            if plex.unanswered > 0 {
+                lines.append(
+                    "        \(plex.unanswered) operations that nobody waits for are still in the hands of its disk")
             }
             if let reason = plex.reason { lines.append("        \(reason)") }
         }

@@ -67,12 +67,12 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "bitmap":{"dirty":3,"regionSize":1048576,"regions":1024},"clients":1,"epoch":12,\
                 "generation":"aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee","hotSpares":[{"disk":"/srv/s.img","state":"ready"}],\
                 "latency":null,"name":"data","plexes":[\
-                {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":"/srv/a.img","index":0,"io":"direct",\
-                "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"remapped":0,"replaces":null,"spared":4,"sparesFree":5,"state":"in-sync",\
-                "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2},\
-                {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"dataDisk":"/dev/sdb","disk":"/srv/b.img","index":1,"io":"buffered",\
-                "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","remapped":7,"replaces":0,"spared":4,"sparesFree":5,"state":"failed",\
-                "uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2}],"queueDepth":3,"readOnly":false,\
+                {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":"/srv/a.img","hedgedReads":0,"index":0,"io":"direct",\
+                "latency":null,"missedBytes":null,"queueDepth":null,"readErrors":1,"reason":null,"remapped":0,"replaces":null,"slow":false,"spared":4,"sparesFree":5,"state":"in-sync",\
+                "unanswered":0,"uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2,"writeMostly":false},\
+                {"atRisk":true,"badRanges":[[4096,8192]],"corrected":3,"dataDisk":"/dev/sdb","disk":"/srv/b.img","hedgedReads":0,"index":1,"io":"buffered",\
+                "latency":null,"missedBytes":1048576,"queueDepth":2,"readErrors":1,"reason":"write error EIO at 4096","remapped":7,"replaces":0,"slow":false,"spared":4,"sparesFree":5,"state":"failed",\
+                "unanswered":0,"uuid":"11111111-2222-3333-4444-000000000001","writeErrors":2,"writeMostly":false}],"queueDepth":3,"readOnly":false,\
                 "reason":"plex 1 (/srv/b.img) failed: write error EIO at 4096, 2026-11-21T10:31:07Z",\
                 "resync":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"limit":50,"paused":true,"plex":1,"priority":"normal",\
                 "reason":"it was joined","running":true,"total":20,"verify":true},\
@@ -89,9 +89,9 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         #expect(
             try encode(report([mirror])) == """
                 {"mirrors":[{"action":null,"bitmap":null,"clients":0,"epoch":0,"generation":"","hotSpares":[],"latency":null,"name":"m","plexes":[\
-                {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":null,"index":0,"io":null,"latency":null,"missedBytes":null,\
-                "queueDepth":null,"readErrors":1,"reason":null,"remapped":0,"replaces":null,"spared":4,"sparesFree":5,"state":"missing",\
-                "uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2}],"queueDepth":null,"readOnly":false,"reason":null,\
+                {"atRisk":false,"badRanges":[],"corrected":3,"dataDisk":null,"disk":null,"hedgedReads":0,"index":0,"io":null,"latency":null,"missedBytes":null,\
+                "queueDepth":null,"readErrors":1,"reason":null,"remapped":0,"replaces":null,"slow":false,"spared":4,"sparesFree":5,"state":"missing",\
+                "unanswered":0,"uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2,"writeMostly":false}],"queueDepth":null,"readOnly":false,"reason":null,\
                 "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
                 "server":{"pid":4711,"version":"0.1.0"},"version":1}
                 """)
@@ -137,7 +137,8 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "mirrors.resync.reason", "mirrors.resync.running", "mirrors.plexes.io", "mirrors.plexes.atRisk",
                 "mirrors.plexes.missedBytes", "mirrors.queueDepth", "mirrors.latency", "mirrors.plexes.queueDepth",
                 "mirrors.plexes.latency", "mirrors.plexes.replaces", "mirrors.plexes.remapped",
-                "mirrors.plexes.dataDisk",
+                "mirrors.plexes.dataDisk", "mirrors.plexes.slow", "mirrors.plexes.writeMostly",
+                "mirrors.plexes.unanswered", "mirrors.plexes.hedgedReads",
                 "mirrors.resync.verify", "mirrors.resync.priority", "mirrors.resync.limit",
                 "mirrors.scrub.done", "mirrors.scrub.total", "mirrors.scrub.bytesPerSecond",
                 "mirrors.scrub.etaSeconds", "mirrors.scrub.waiting", "mirrors.scrub.limit", "mirrors.scrub.repair",

@@ -15,6 +15,9 @@ final class MirrorBench {
         case reply(UInt64, ReplyStatus)
         case copy(from: UInt64, to: UInt64, count: UInt64)
         case fill(at: UInt64, count: UInt64)
+        /// The copy that this plex read into.
+        case adopt(Int, offset: UInt64, length: UInt64)
+        case detach(window: Int?)
         case answer
         case release(PlexIndex)
         case stopped
@@ -151,6 +154,21 @@ final class MirrorBench {
         handle(.tick)
     }
 
+    /// What the driver does between ticks.
+    func hedge(afterMilliseconds milliseconds: UInt64) {
+        now += milliseconds * 1_000_000
+        mirror.hedgeReads(now: Instant(nanoseconds: now, unixNanoseconds: now))
+        take()
+    }
+
+    /// Time passes, tick by tick; all that comes up is done, but for what is held.
+    func wait(milliseconds: UInt64, holding isHeld: (Operation) -> Bool = { _ in true }) {
+        for _ in 0..<milliseconds / 100 {
+            tick()
+            settle(holding: isHeld)
+        }
+    }
+
     /// Ends the first pending operation that fits.
     @discardableResult
     func complete(
@@ -208,6 +226,9 @@ final class MirrorBench {
                 replyOrder.append(id.value)
             case .copyBytes(_, let from, let to, let count): trace.append(.copy(from: from, to: to, count: count))
             case .fillZeroes(_, let at, let count): trace.append(.fill(at: at, count: count))
+            case .adopt(let buffer, let offset, let length):
+                trace.append(.adopt(buffer.copyNumber - 1, offset: offset, length: length))
+            case .detach(let buffer): trace.append(.detach(window: buffer.windowIndex))
             case .answer:
                 trace.append(.answer)
                 if let (id, answer) = mirror.takeAnswer() { answers[id.value] = answer }

@@ -117,7 +117,7 @@ import Testing
                 "\(operation.kind) \(operation.kind == .read ? "" : "\(operation.plex): ")"
                     + "\(operation.offset) \(operation.length) \(operation.bufferOffset)"
             case .fill(let at, let count): "fill \(at) \(count)"
-            case .complete, .fail, .reply, .copy, .answer, .release, .stopped: nil
+            case .complete, .fail, .reply, .copy, .adopt, .detach, .answer, .release, .stopped: nil
             }
         }
         #expect(

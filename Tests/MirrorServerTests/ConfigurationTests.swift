@@ -35,6 +35,7 @@ import Testing
         auto-rejoin = false
         rejoin-delay = 60
         spare-delay = 600
+        write-deadline = 5
         scrub-every = "30d"
         scrub-limit = "20M"
         """
@@ -47,7 +48,7 @@ import Testing
         #expect(options.listen == ["127.0.0.1:10809", "[::1]:10809"])
         #expect(options.defaultMirror == "data" && options.allowDegraded && options.isReadOnly)
         #expect(options.threads == 4 && options.autoRejoin == false && options.rejoinSeconds == 60)
-        #expect(options.spareSeconds == 600)
+        #expect(options.spareSeconds == 600 && options.writeDeadlineSeconds == 5)
         #expect(options.scrubSeconds == 2_592_000 && options.scrubLimit == 20 << 20)
     }
 
@@ -80,7 +81,7 @@ import Testing
     @Test(arguments: ["disk", "Disks", "readonly", "read_only"]) func unknownKeyIsNamedWithTheKnown(key: String) throws
     {
         let known =
-            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, scrub-every, scrub-limit, socket, spare-delay, threads"
+            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, scrub-every, scrub-limit, socket, spare-delay, threads, write-deadline"
         try #expect(refusedText("\n# here\n\(key) = true") == "line 3: unknown key \(key); known: \(known)")
     }
 
