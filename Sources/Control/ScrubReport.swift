@@ -95,6 +95,54 @@ public struct ScrubReport: Codable, Sendable {
     }
 }
 
+/// Of `plexus examine --json`: the scrub's ledger as it lies on one disk. Keys are added to, never renamed; what has no value
+/// is null, not absent.
+public struct ScrubLedgerReport: Codable, Sendable {
+    /// It is to go on when the mirror is served.
+    public var running: Bool
+    /// All before this byte is done.
+    public var position: UInt64
+    /// ISO 8601, UTC; null: none ever was.
+    public var started: String?
+    public var lastFinished: String?
+    /// Blocks in which plexes are known to differ.
+    public var mismatches: UInt64
+    /// Of these: those that are not among `entries`, for want of room.
+    public var unrecorded: UInt64
+    /// Of this scrub, or the last.
+    public var unreadable: UInt64
+    public var repaired: UInt64
+    public var entries: [ScrubReport.Entry]
+
+    public init(
+        running: Bool, position: UInt64, started: String?, lastFinished: String?, mismatches: UInt64,
+        unrecorded: UInt64, unreadable: UInt64, repaired: UInt64, entries: [ScrubReport.Entry]
+    ) {
+        self.running = running
+        self.position = position
+        self.started = started
+        self.lastFinished = lastFinished
+        self.mismatches = mismatches
+        self.unrecorded = unrecorded
+        self.unreadable = unreadable
+        self.repaired = repaired
+        self.entries = entries
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var container = encoder.container(keyedBy: CodingKeys.self)
+        try container.encode(running, forKey: .running)
+        try container.encode(position, forKey: .position)
+        try container.encode(started, forKey: .started)
+        try container.encode(lastFinished, forKey: .lastFinished)
+        try container.encode(mismatches, forKey: .mismatches)
+        try container.encode(unrecorded, forKey: .unrecorded)
+        try container.encode(unreadable, forKey: .unreadable)
+        try container.encode(repaired, forKey: .repaired)
+        try container.encode(entries, forKey: .entries)
+    }
+}
+
 extension StatusReport {
     /// Null for a mirror that was never scrubbed.
     public struct Scrub: Codable, Sendable {

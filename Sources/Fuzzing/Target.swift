@@ -16,7 +16,8 @@ package struct Target: Sendable, CustomStringConvertible {
     package var description: String { name }
 
     package static let all: [Target] = [
-        .superblock, .scan, .page, .event, .scrubLedger, .assembly, .opening, .configuration, .control, .session,
+        .superblock, .scan, .page, .event, .scrubLedger, .remapPage, .remaps, .assembly, .opening, .configuration,
+        .control, .session,
     ]
 }
 

@@ -1,3 +1,4 @@
+public import Control
 internal import MirrorCore
 internal import MirrorFormat
 
@@ -31,8 +32,10 @@ public struct Examination: Codable, Sendable {
         public var areas: [AreaReport] = []
         public var events = 0
         public var bitmap: BitmapReport?
-        /// Null: it has no remap table.
+        /// Absent: it has no remap table.
         public var remaps: RemapReport?
+        /// Absent: no scrub has left anything there.
+        public var scrub: ScrubLedgerReport?
     }
 
     /// What lies in the spare pool of this disk.
@@ -115,6 +118,9 @@ public struct Examination: Codable, Sendable {
                 let remaps = disk.remaps(of: superblock)
                 report.fill(superblock, pages)
                 report.remaps = remaps.map { Examination.RemapReport($0, superblock.layout) }
+                var ledger = disk.scrubLedger(of: superblock)
+                ledger.confine(to: superblock.record.dataBytes)
+                report.scrub = ScrubLedgerReport(ledger)
                 report.events = try disk.events(of: superblock).count
                 found.append(Found(path: path, superblock: superblock, pages: pages, remaps: remaps))
             } catch {

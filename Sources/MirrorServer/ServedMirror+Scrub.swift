@@ -11,20 +11,39 @@ extension ServedMirror {
             unreadable: scrub.unreadable)
     }
 
-    /// What scrubs found, in the order in which it lies on the disks.
     func scrubReport() -> ScrubReport {
         let status = mirror.status().scrub
-        let entries = mirror.scrubLedger.entries.compactMap(\.self).sorted {
-            ($0.offset, $0.firstSeen) < ($1.offset, $1.firstSeen)
-        }
         return ScrubReport(
             mirror: name, running: status?.isRunning ?? false, lastFinished: time(status?.lastFinished ?? 0),
             mismatches: status?.mismatches ?? 0, unrecorded: status?.unrecorded ?? 0,
-            entries: entries.map { report($0) })
+            entries: mirror.scrubLedger.reports)
     }
+}
 
-    private func report(_ entry: Mismatch) -> ScrubReport.Entry {
-        ScrubReport.Entry(
+extension ScrubLedgerReport {
+    /// Nil: no scrub has left anything there.
+    init?(_ ledger: ScrubLedger) {
+        guard ledger.sequences.contains(where: { $0 > 0 }) else { return nil }
+        let (state, reports) = (ledger.state, ledger.reports)
+        self.init(
+            running: state.isRunning, position: state.position, started: time(state.started),
+            lastFinished: time(state.lastFinished),
+            mismatches: UInt64(reports.count { $0.state == "open" }) + state.unrecorded,
+            unrecorded: state.unrecorded, unreadable: state.unreadable, repaired: state.repaired, entries: reports)
+    }
+}
+
+extension ScrubLedger {
+    /// What scrubs found, in the order in which it lies on the disks.
+    fileprivate var reports: [ScrubReport.Entry] {
+        entries.compactMap(\.self).sorted { ($0.offset, $0.firstSeen) < ($1.offset, $1.firstSeen) }
+            .map { ScrubReport.Entry($0) }
+    }
+}
+
+extension ScrubReport.Entry {
+    fileprivate init(_ entry: Mismatch) {
+        self.init(
             offset: entry.offset, length: Layout.blockBytes, verdict: entry.odd.isEmpty ? "differs" : "minority",
             versions: entry.plexes.members.map { plex in
                 let digits = String(entry.checksums[Int(plex.value)], radix: 16)
@@ -36,6 +55,6 @@ extension ServedMirror {
             state: entry.isOpen ? "open" : entry.source == nil ? "gone" : "repaired", closed: time(entry.closed),
             source: entry.source.map { Int($0.value) })
     }
-
-    private func time(_ unixNanoseconds: UInt64) -> String? { unixNanoseconds == 0 ? nil : isoTime(unixNanoseconds) }
 }
+
+private func time(_ unixNanoseconds: UInt64) -> String? { unixNanoseconds == 0 ? nil : isoTime(unixNanoseconds) }

@@ -48,7 +48,7 @@ extension Simulation {
         return digest.value
     }
 
-    func naming(_ reader: SuperblockReader) -> Naming {
+    func naming(_ reader: SuperblockReader, hasLedgers: Bool) -> Naming {
         var copies = disks.flatMap { reader.copies(of: $0) }
         var pages = disks.flatMap(\.headersOfPages)
         for flight in flights {
@@ -58,7 +58,7 @@ extension Simulation {
             if let copy { copies.append(copy) }
             if let page = page(flight) { pages.append(page) }
         }
-        return Naming(oracle, reader: reader, superblocks: copies, pages: pages)
+        return Naming(oracle, reader: reader, superblocks: copies, pages: pages, hasLedgers: hasLedgers)
     }
 
     /// What a flight writes, if that is a page of the bitmap or of a map.
@@ -96,12 +96,14 @@ extension Simulation {
             } else if let page = page(flight) {
                 naming.add(page, to: &digest)
                 digest.add(unsafe BitmapPage.word(0, of: flight.metadata.span.bytes))
+            } else if disks[flight.disk].remapPage(at: operation.offset) != nil {
+                naming.add(remapPage: flight.metadata, to: &digest)
             } else {
                 return
             }
         case .write:
             guard !flight.isExecuted else { return }
-            let first = Int(operation.offset) / Geometry.sectorBytes * 3
+            let first = disks[flight.disk].sector(at: operation.offset) * 3
             let base = Int(operation.bufferOffset) / Geometry.sectorBytes * 3
             withBuffer(flight) { buffer in
                 for cell in 0..<Int(operation.length) / Geometry.sectorBytes * 3 {
@@ -140,10 +142,11 @@ extension Simulation {
         guard let first = members.first else { return fail("liveness", "no plex is in sync after a restart") }
         for disk in members {
             for cell in oracle.cells.indices {
-                guard disks[disk].medium[cell] == disks[first].medium[cell] else {
+                let isExcused = oracle.isHaunted(cell) || isBad(disk, cell, server.mirror.record)
+                guard isExcused || disks[disk].medium[cell] == disks[first].medium[cell] else {
                     return fail("R10", "after a restart plexes \(first) and \(disk) differ at cell \(cell)")
                 }
-                guard oracle.isLegal(disks[disk].medium[cell], at: cell) else {
+                guard isExcused || oracle.isLegal(disks[disk].medium[cell], at: cell) else {
                     return fail("R7", "after a restart plex \(disk) has an illegal value at cell \(cell)")
                 }
             }

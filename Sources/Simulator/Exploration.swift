@@ -14,6 +14,7 @@ package final class Exploration {
         package var blocks = 4
         /// Beyond so many combinations a disk's outcomes are represented by a family, see `Remains`.
         package var outcomesPerDisk = 36
+        package var theme = Theme.plain
         /// Beyond so many combinations of all disks' outcomes each disk is varied by itself.
         package var statesPerMoment = 256
         /// The same for scripts of three steps and more on three plexes and more: there are twenty times as many.
@@ -25,6 +26,28 @@ package final class Exploration {
         package var part = 0
         package var parts = 1
         package init() {}
+    }
+
+    /// What scripts are about besides what all are about.
+    package enum Theme: Sendable {
+        case plain
+        /// A disk that does not take a block; each has a spare pool of two slots.
+        case sparing
+        /// What scrubs leave on the disks tells states apart, too.
+        case scrubs
+
+        var spares: Int { self == .sparing ? 2 : 0 }
+
+        /// How each script begins.
+        var beginning: [ScriptStep] { self == .sparing ? [.stick(1, disk: 0)] : [] }
+
+        func alphabet(blocks: Int) -> [ScriptStep] {
+            switch self {
+            case .plain: []
+            case .sparing: [.stick(blocks, disk: 0), .unstick(0), .reactivate(0)]
+            case .scrubs: [.rot(30, disk: 1), .scrub, .scrubAndRepair(0), .scrubAndRepair(1)]
+            }
+        }
     }
 
     package struct Figures: Sendable {
@@ -81,8 +104,10 @@ package final class Exploration {
     ///   - report: told the figures so far when all scripts of a length are through.
     package func run(maximumFindings: Int = 1, report: (Int, Figures) -> Void = { _, _ in }) {
         self.maximumFindings = maximumFindings
-        let alphabet = ScriptStep.alphabet(plexes: bounds.plexes, blocks: bounds.blocks)
-        var scripts: [[ScriptStep]] = [[]]
+        let alphabet =
+            ScriptStep.alphabet(plexes: bounds.plexes, blocks: bounds.blocks)
+            + bounds.theme.alphabet(blocks: bounds.blocks)
+        var scripts: [[ScriptStep]] = [bounds.theme.beginning]
         for steps in 1...bounds.steps where !isOver {
             var longer: [[ScriptStep]] = []
             var number = 0
@@ -137,7 +162,7 @@ package final class Exploration {
     }
 
     private func run(_ script: [ScriptStep], _ pace: Pace, _ order: Pilot.Order) -> Bool {
-        let world = World.fresh(plexes: bounds.plexes, blocks: bounds.blocks)
+        let world = World.fresh(plexes: bounds.plexes, blocks: bounds.blocks, spares: bounds.theme.spares)
         let simulation = Simulation(options, world: world, pilot: Pilot(order: order), limits: limits)
         guard simulation.startSteered() else { return false }
         simulation.settle()
@@ -193,7 +218,7 @@ package final class Exploration {
 
     private func explore(_ simulation: Simulation) {
         guard simulation.violation == nil, !isOver, !isElsewhere else { return }
-        let naming = simulation.naming(reader)
+        let naming = simulation.naming(reader, hasLedgers: bounds.theme == .scrubs)
         guard seenMoments.insert(simulation.momentDigest(naming, reader)).inserted else { return }
         figures.moments += 1
         let gone = simulation.disks.indices.reduce(UInt8(0)) { simulation.disks[$1].isGone ? $0 | 1 << $1 : $0 }
@@ -209,7 +234,7 @@ package final class Exploration {
 
     /// A simulation stands still after its restart; it crashes again.
     func crashAgain(_ simulation: Simulation, absent: UInt8) {
-        let naming = simulation.naming(reader)
+        let naming = simulation.naming(reader, hasLedgers: bounds.theme == .scrubs)
         for powerFails in [false, true] {
             let disks = simulation.disks.indices.map { disk in
                 let outcomes = simulation.remains(of: disk, powerFails: powerFails, limit: 1)

@@ -15,6 +15,9 @@ internal import MirrorFormat
 struct Naming {
     /// Per cell the stamps on the oracle's list, each once.
     private let stamps: [[UInt32]]
+    private let mirror = World.mirrorUUID
+    /// What a scrub left counts.
+    private let hasLedgers: Bool
     private let highestEpoch: UInt64
     /// Those that share their descent with another are told apart by their place here.
     private var generations: [Generation] = []
@@ -26,8 +29,12 @@ struct Naming {
     /// - Parameters:
     ///   - superblocks: 4 KiB blocks on disks or on their way there.
     ///   - pages: the same of the bitmap and the maps.
-    init(_ oracle: Oracle, reader: SuperblockReader, superblocks: [SuperblockReader.Copy], pages: [BitmapPage]) {
+    init(
+        _ oracle: Oracle, reader: SuperblockReader, superblocks: [SuperblockReader.Copy], pages: [BitmapPage],
+        hasLedgers: Bool
+    ) {
         self.reader = reader
+        self.hasLedgers = hasLedgers
         let maps = superblocks.flatMap { $0.maps.compactMap { $0 } }
         sequences = Set(pages.flatMap { [$0.sequence, $0.lastClear] } + maps.map(\.lastClear)).sorted()
         for map in maps where !absences.contains(map.id) { absences.append(map.id) }
@@ -42,8 +49,12 @@ struct Naming {
         }
     }
 
+    /// - Parameter cell: as it lies. In the spare pool the stamp says which cell of the data it was written to.
     func name(_ stamp: UInt32, at cell: Int) -> UInt64 {
-        UInt64(stamps[cell].firstIndex(of: stamp) ?? 255)
+        if cell < stamps.count { return UInt64(stamps[cell].firstIndex(of: stamp) ?? 255) }
+        let home = Int(stamp) % (1 << Int(Geometry.cellBits))
+        guard stamp != 0, home < stamps.count else { return stamp == 0 ? 0xFFFF : 0xFFFE }
+        return UInt64(home) << 8 | UInt64(stamps[home].firstIndex(of: stamp) ?? 255)
     }
 
     func digest(_ oracle: Oracle) -> UInt64 {
@@ -53,6 +64,7 @@ struct Naming {
                 digest.add(
                     name(version.stamp, at: cell) << 2 | (version.isVisible ? 2 : 0)
                         | (version.acknowledged == nil ? 0 : 1))
+                if version.isGhost { digest.add(.max - 1) }
             }
             digest.add(.max)
         }
@@ -62,11 +74,13 @@ struct Naming {
     func digest(_ disk: SimulatedDisk) -> UInt64 {
         var digest = Digest()
         var word: UInt64 = 0
-        for (cell, stamp) in disk.medium.cells.enumerated() {
-            word = word << 8 | name(stamp, at: cell)
+        let cells = disk.medium.cells
+        for cell in stamps.indices {
+            word = word << 8 | name(cells[cell], at: cell)
             if cell % 8 == 7 { digest.add(word) }
         }
         digest.add(word)
+        for cell in stamps.count..<cells.count { digest.add(name(cells[cell], at: cell)) }
         for entry in disk.unflushed {
             digest.add(UInt64(entry.sector) << 1 | (entry.isForgotten ? 1 : 0))
             for cell in 0..<3 { digest.add(name(entry.stamps[cell], at: entry.sector * 3 + cell)) }
@@ -74,7 +88,48 @@ struct Naming {
         digest.add(disk.lostEpoch == 0 ? .max : highestEpoch &- disk.lostEpoch)
         addSuperblocks(of: disk, to: &digest)
         addPages(of: disk, to: &digest)
+        addSpares(of: disk, to: &digest)
+        if hasLedgers { add(disk.scrubLedger(of: mirror), to: &digest) }
         return digest.value
+    }
+
+    private func addSpares(of disk: SimulatedDisk, to digest: inout Digest) {
+        if disk.badCount > 0 {
+            for sector in disk.bad.indices where disk.bad[sector] {
+                digest.add(UInt64(sector) << 1 | (disk.stuck[sector] ? 1 : 0))
+            }
+        }
+        let pages = disk.spares.pages
+        let count = pages.count / 2
+        for page in 0..<count {
+            for copy in [pages[page], pages[count + page]] { add(remapPage: copy, to: &digest) }
+            let (first, second) = (Self.sequence(pages[page]), Self.sequence(pages[count + page]))
+            digest.add(first == second ? 0 : first < second ? 1 : 2)
+        }
+    }
+
+    private static func sequence(_ page: [UInt8]) -> UInt64 {
+        unsafe page.span.bytes.loadLittleEndian(at: 24, as: UInt64.self)
+    }
+
+    /// All but the checksum and the sequence, and whether there is one: sequences are compared, and nothing else.
+    func add(remapPage page: [UInt8], to digest: inout Digest) {
+        for offset in stride(from: 0, to: page.count, by: 8) where offset != 8 && offset != 24 {
+            let word: UInt64 = unsafe page.span.bytes.loadLittleEndian(at: offset)
+            if word != 0 { digest.add(UInt64(offset) << 56 ^ word) }
+        }
+        digest.add(Self.sequence(page) == 0 ? 0 : 1)
+    }
+
+    private func add(_ ledger: ScrubLedger, to digest: inout Digest) {
+        let state = ledger.state
+        digest.add(state.position << 2 | (state.isRunning ? 2 : 0) | (state.repairs ? 1 : 0))
+        digest.add(state.preferred.map { UInt64($0.value) } ?? 255)
+        for sequence in ledger.sequences { digest.add(sequence) }
+        for case let entry? in ledger.entries {
+            digest.add(entry.offset << 1 | (entry.isOpen ? 1 : 0))
+            digest.add(UInt64(entry.plexes.mask) << 8 | UInt64(entry.odd.mask))
+        }
     }
 
     private func addPages(of disk: SimulatedDisk, to digest: inout Digest) {
@@ -196,7 +251,9 @@ final class SuperblockReader {
             contents.add(UInt64(member.role.rawValue) << 8 | UInt64(member.cause.operation.rawValue))
             contents.add(member.uuid.bits.high)
             contents.add(member.uuid.bits.low)
+            if member.isRemapped { contents.add(.max) }
         }
+        for range in record.badRanges { contents.add(range.offset << 8 | UInt64(range.plex.value)) }
         result.maps = record.members.map(\.missedWriteMap)
         result.contents = contents.value
         return result

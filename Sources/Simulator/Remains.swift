@@ -117,9 +117,10 @@ extension Simulation {
     /// A write in flight reaches the disk after all, the server being dead.
     private func put(_ flight: Flight, on disk: inout SimulatedDisk, isTorn: Bool) {
         let operation = flight.operation
-        let first = Int(operation.offset) / Geometry.sectorBytes
+        let first = disk.sector(at: operation.offset)
         let base = Int(operation.bufferOffset) / Geometry.sectorBytes * Geometry.cellsPerSector
-        for index in 0..<Int(operation.length) / Geometry.sectorBytes where !isTorn || index % 2 == 0 {
+        for index in 0..<Int(operation.length) / Geometry.sectorBytes
+        where (!isTorn || index % 2 == 0) && !disk.hasStuck(sector: first + index, count: 1) {
             switch operation.kind {
             case .write:
                 withBuffer(flight) {

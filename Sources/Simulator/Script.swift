@@ -16,6 +16,17 @@ enum ScriptStep: Hashable {
     case comeBack(Int)
     /// A new disk in a free place, to take the place of another; `Scenario` only.
     case replace(Int, disk: Int)
+    /// A block, of the data or behind them of the spare pool, can be neither read nor written from now on; as are all
+    /// up to `scrubAndRepair` in scripts of their `Exploration.Theme` only.
+    case stick(Int, disk: Int)
+    /// It can again.
+    case unstick(Int)
+    case reactivate(Int)
+    /// A cell on the platter changes by itself.
+    case rot(Int, disk: Int)
+    case scrub
+    /// With the version of this plex.
+    case scrubAndRepair(Int)
     case breakOff(Int)
     case remove(Int)
     case takeOffline(Int)
@@ -54,8 +65,10 @@ enum ScriptStep: Hashable {
     var disk: Int? {
         switch self {
         case .failingWrite(_, let disk, _), .vanish(let disk), .comeBack(let disk), .breakOff(let disk),
-            .remove(let disk), .takeOffline(let disk), .replace(_, let disk):
+            .remove(let disk), .takeOffline(let disk), .replace(_, let disk), .stick(_, let disk),
+            .unstick(let disk), .reactivate(let disk), .rot(_, let disk), .scrubAndRepair(let disk):
             disk
+        case .scrub: nil
         case .write, .forcedWrite, .zeroes, .trim, .flush, .read, .stop, .kill, .losePower: nil
         }
     }
@@ -64,7 +77,7 @@ enum ScriptStep: Hashable {
         switch self {
         case .stop, .kill, .losePower: true
         case .write, .forcedWrite, .zeroes, .trim, .flush, .read, .failingWrite, .vanish, .comeBack, .breakOff, .remove,
-            .takeOffline, .replace:
+            .takeOffline, .replace, .stick, .unstick, .reactivate, .rot, .scrub, .scrubAndRepair:
             false
         }
     }
@@ -93,6 +106,12 @@ extension ScriptStep: CustomStringConvertible {
         case .vanish(let disk): "vanish \(disk)"
         case .comeBack(let disk): "return \(disk)"
         case .replace(let plex, let disk): "replace \(plex) by \(disk)"
+        case .stick(let block, let disk): "stick block \(block) on \(disk)"
+        case .unstick(let disk): "unstick \(disk)"
+        case .reactivate(let disk): "reactivate \(disk)"
+        case .rot(let cell, let disk): "rot cell \(cell) on \(disk)"
+        case .scrub: "scrub"
+        case .scrubAndRepair(let disk): "repair by \(disk)"
         case .breakOff(let disk): "break \(disk)"
         case .remove(let disk): "remove \(disk)"
         case .takeOffline(let disk): "offline \(disk)"

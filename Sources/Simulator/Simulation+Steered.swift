@@ -25,7 +25,15 @@ extension Simulation {
         case .replace(let plex, let disk):
             return server.disks[disk] == nil && server.mirror.record[PlexIndex(disk)].role == .absent
                 && server.mirror.record[PlexIndex(plex)].role != .absent
-        case .breakOff(let disk), .remove(let disk), .takeOffline(let disk):
+        case .stick(let block, let disk):
+            return !disks[disk].hasStuck(
+                sector: block * Geometry.sectorsPerBlock, count: Geometry.sectorsPerBlock)
+        case .unstick(let disk): return disks[disk].stuckCount > 0
+        case .rot(_, let disk): return !disks[disk].isGone
+        case .scrub: return server.mirror.goodPlexes.count > 1
+        case .scrubAndRepair(let disk):
+            return server.mirror.goodPlexes.count > 1 && server.mirror.goodPlexes.contains(PlexIndex(disk))
+        case .breakOff(let disk), .remove(let disk), .takeOffline(let disk), .reactivate(let disk):
             return server.mirror.record[PlexIndex(disk)].role != .absent
         }
     }
@@ -44,6 +52,19 @@ extension Simulation {
         case .vanish(let disk): disks[disk].isGone = true
         case .comeBack(let disk): comeBack(disk)
         case .replace(let plex, let disk): join(disk, replacing: PlexIndex(plex))
+        case .stick(let block, let disk):
+            let first = block * Geometry.sectorsPerBlock
+            disks[disk].stick(sectors: first..<first + Geometry.sectorsPerBlock)
+        case .unstick(let disk): disks[disk].unstick()
+        case .reactivate(let disk): give(.other, PlexIndex(disk), .reactivate(PlexIndex(disk)))
+        case .rot(let cell, let disk):
+            let stamp = UInt32.max - 2000
+            disks[disk].rot(cell, to: stamp)
+            oracle.haunt(cell, with: [stamp], from: .now)
+        case .scrub: give(.scrub, PlexIndex(0), .scrub(.start(ScrubManner(readsHoles: true))))
+        case .scrubAndRepair(let disk):
+            let manner = ScrubManner(readsHoles: true, repairs: true, preferred: PlexIndex(disk))
+            give(.scrub, PlexIndex(0), .scrub(.start(manner)))
         case .breakOff(let disk): breakOff(PlexIndex(disk))
         case .remove(let disk): give(.remove, PlexIndex(disk), .remove(PlexIndex(disk)))
         case .takeOffline(let disk): give(.takeOffline, PlexIndex(disk), .takeOffline(PlexIndex(disk)))

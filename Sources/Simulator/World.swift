@@ -11,12 +11,14 @@ struct World {
     static let mirrorUUID = MirrorUUID(UUID128(high: 1, low: 1))
 
     /// A mirror that has just been made.
-    static func fresh(plexes: Int, blocks: Int) -> World {
+    ///
+    /// - Parameter spares: slots of each disk's spare pool.
+    static func fresh(plexes: Int, blocks: Int, spares: Int = 0) -> World {
         let dataBytes = UInt64(blocks * Geometry.blockBytes)
         guard
             let layout = try? Layout(
                 tinyDisk: dataBytes + (512 << 10), dataBytes: dataBytes, regionBytes: UInt64(Geometry.blockBytes),
-                bitsPerPage: UInt64(Geometry.bitsPerPage))
+                spareBytes: UInt64(spares * Geometry.blockBytes), bitsPerPage: UInt64(Geometry.bitsPerPage))
         else { preconditionFailure("the layout of a simulated disk") }
         let members = (0..<plexes).map { index in
             Member(uuid: PlexUUID(UUID128(high: 2, low: UInt64(index))), role: .inSync)

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Control
 import MirrorServer
 
 struct Examine: ParsableCommand {
@@ -51,6 +52,7 @@ struct Examine: ParsableCommand {
                 )
                 for block in remaps.blocks { print("  4096 bytes of data at \(block[0]) lie at \(block[1])") }
             }
+            if let scrub = disk.scrub { show(scrub) }
             for member in disk.members {
                 let missed = member.missedRegions.map { ", missed \($0) regions" } ?? ""
                 for bad in member.badRanges {
@@ -63,5 +65,14 @@ struct Examine: ParsableCommand {
             }
         }
         for verdict in report.verdicts { print("mirror \(verdict.name): \(verdict.verdict): \(verdict.text)") }
+    }
+
+    private func show(_ scrub: ScrubLedgerReport) {
+        let unlisted = scrub.unrecorded > 0 ? " (\(scrub.unrecorded) of them not listed)" : ""
+        let running = scrub.running ? ", one has got to \(scrub.position)" : ""
+        print(
+            "  scrub: \(scrub.mismatches) blocks differ\(unlisted); last finished \(scrub.lastFinished ?? "never")\(running); \(scrub.repaired) repaired, \(scrub.unreadable) unreadable"
+        )
+        for entry in scrub.entries { print("  \(entry.line)") }
     }
 }

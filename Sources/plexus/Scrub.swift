@@ -77,17 +77,22 @@ struct Scrub: ParsableCommand {
             lines.append("  \(report.unrecorded) of them are not listed: there is no room for them")
         }
         for entry in report.entries {
-            let versions = entry.versions.map { "plex \($0.plex) \($0.crc32c)\($0.odd ? " (odd)" : "")" }
-            let end =
-                switch entry.state {
-                case "repaired": ", repaired \(entry.closed ?? "") from plex \(entry.source ?? 0)"
-                case "gone": ", gone \(entry.closed ?? "")"
-                default: ""
-                }
-            lines.append(
-                "  \(entry.offset)+\(entry.length)  \(entry.verdict)  \(versions.joined(separator: ", "))  seen \(entry.firstSeen), last \(entry.lastSeen)\(end)"
-            )
+            lines.append("  \(entry.line)")
         }
         return lines.joined(separator: "\n")
+    }
+}
+
+extension ScrubReport.Entry {
+    var line: String {
+        let versions = versions.map { "plex \($0.plex) \($0.crc32c)\($0.odd ? " (odd)" : "")" }
+        let end =
+            switch state {
+            case "repaired": ", repaired \(closed ?? "") from plex \(source ?? 0)"
+            case "gone": ", gone \(closed ?? "")"
+            default: ""
+            }
+        return
+            "\(offset)+\(length)  \(verdict)  \(versions.joined(separator: ", "))  seen \(firstSeen), last \(lastSeen)\(end)"
     }
 }

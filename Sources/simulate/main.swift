@@ -39,8 +39,11 @@ struct Simulate: ParsableCommand {
     @Flag(help: "Wait for every disk endlessly (with --seed): what seeds below 2500001 meant when they were found.")
     var patient = false
 
-    @Flag(help: "With scrubs, which change what a seed means.")
+    @Flag(help: "With scrubs, which change what a seed means; with --exhaustive: scripts about them.")
     var scrubs = false
+
+    @Flag(help: "With --exhaustive: scripts about a disk that does not take a block.")
+    var sparing = false
 
     @Flag(help: "Every script of a few steps, every crash, every state it may leave.")
     var exhaustive = false
@@ -84,6 +87,7 @@ struct Simulate: ParsableCommand {
             var bounds = Exploration.Bounds()
             bounds.plexes = plexes
             bounds.steps = operations
+            bounds.theme = sparing ? .sparing : scrubs ? .scrubs : .plain
             if let part {
                 let numbers = part.split(separator: "/").map { Int($0) ?? 0 }
                 guard numbers.count == 2, numbers[1] > 0, (1...numbers[1]).contains(numbers[0]) else {

@@ -163,6 +163,19 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
         #expect(try encode(decode(ScrubReport.self, text)) == text)
     }
 
+    @Test func scrubLedgerReportIsEncodedAsDocumented() throws {
+        let text = try encode(
+            ScrubLedgerReport(
+                running: true, position: 4096, started: "t1", lastFinished: nil, mismatches: 3, unrecorded: 2,
+                unreadable: 1, repaired: 4, entries: []))
+        #expect(
+            text == """
+                {"entries":[],"lastFinished":null,"mismatches":3,"position":4096,"repaired":4,"running":true,"started":"t1",\
+                "unreadable":1,"unrecorded":2}
+                """)
+        #expect(try encode(decode(ScrubLedgerReport.self, text)) == text)
+    }
+
     @Test func decodedReportIsEncodedTheSame() throws {
         let text = try encode(report([degraded, StatusReport.Mirror(name: "m", uuid: "u", size: 1, state: "split")]))
         #expect(try encode(decode(StatusReport.self, text)) == text)

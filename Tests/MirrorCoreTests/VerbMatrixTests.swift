@@ -16,20 +16,23 @@ import Testing
         case joinOwn, joinNew
         /// By a new disk in the place of plex 3.
         case replace
+        case clear, reactivate
+        /// Of the mirror; with its version preferred.
+        case scrub, scrubAndRepair
     }
 
     /// What is refused, by state; everything else is done.
     private static let refused: [State: Set<Verb>] = [
         .inSync: [.joinOwn, .joinNew],
-        .lastGood: [.breakOff, .remove, .takeOffline, .joinOwn, .joinNew],
-        .rebuilding: [.breakOff, .joinOwn, .joinNew],
-        .failed: [.breakOff, .takeOffline],
-        .missing: [.breakOff, .takeOffline],
-        .offline: [.breakOff, .takeOffline],
-        .brokenOff: [.breakOff, .takeOffline],
-        .absent: [.breakOff, .remove, .takeOffline, .replace],
+        .lastGood: [.breakOff, .remove, .takeOffline, .joinOwn, .joinNew, .scrub, .scrubAndRepair],
+        .rebuilding: [.breakOff, .joinOwn, .joinNew, .reactivate, .scrubAndRepair],
+        .failed: [.breakOff, .takeOffline, .reactivate, .scrubAndRepair],
+        .missing: [.breakOff, .takeOffline, .reactivate, .scrubAndRepair],
+        .offline: [.breakOff, .takeOffline, .reactivate, .scrubAndRepair],
+        .brokenOff: [.breakOff, .takeOffline, .reactivate, .scrubAndRepair],
+        .absent: [.breakOff, .remove, .takeOffline, .replace, .clear, .reactivate, .scrubAndRepair],
         .beingReplaced: [.joinOwn, .joinNew, .replace],
-        .replacing: [.breakOff, .joinOwn, .joinNew],
+        .replacing: [.breakOff, .joinOwn, .joinNew, .reactivate, .scrubAndRepair],
     ]
 
     private static let cases = State.allCases.flatMap { state in Verb.allCases.map { (state, $0) } }
@@ -87,6 +90,10 @@ import Testing
         case .joinNew: .join(plex(state), try newDisk(plexUUID(9)))
         case .replace:
             .join(PlexIndex(state == .beingReplaced ? 4 : 3), try newDisk(plexUUID(9)), replacing: plex(state))
+        case .clear: .clear(plex(state))
+        case .reactivate: .reactivate(plex(state))
+        case .scrub: .scrub(.start(ScrubManner()))
+        case .scrubAndRepair: .scrub(.start(ScrubManner(repairs: true, preferred: plex(state))))
         }
     }
 
@@ -159,8 +166,20 @@ import Testing
         // The only other good copy stays as long as the mirror lacks more.
         case .replace:
             #expect(role == (state == .lastGood ? .inSync : .absent) && record[PlexIndex(3)].role == .inSync)
+        case .clear, .reactivate, .scrub, .scrubAndRepair:
+            #expect(role == Self.roleLeftAlone[state])
+            if verb == .clear { #expect(record[plex(state)].writeErrors == 0 && record[plex(state)].readErrors == 0) }
+            guard verb == .scrub || verb == .scrubAndRepair else { return }
+            let scrub = bench.status().scrub
+            #expect(scrub?.isRunning == false && scrub?.lastFinished ?? 0 > 0 && scrub?.mismatches == 0)
         }
     }
+
+    /// What comes of a plex whose place in the mirror nobody touches.
+    private static let roleLeftAlone: [State: Role] = [
+        .inSync: .inSync, .lastGood: .inSync, .rebuilding: .inSync, .failed: .failed, .missing: .stale,
+        .offline: .offline, .brokenOff: .brokenOff, .absent: .absent, .beingReplaced: .absent, .replacing: .inSync,
+    ]
 
     /// Of the whole mirror.
     enum Condition: String, CaseIterable {
@@ -184,13 +203,30 @@ import Testing
             let before = bench.record
             let id = bench.command(try command(verb, .inSync))
             if condition == .stopping { bench.settle() }
-            #expect(bench.answers[id]?.isRefused == true, "\(verb) while \(condition)")
+            // Comparing changes nothing.
+            let isDone = condition == .readOnly && verb == .scrub
+            #expect(bench.answers[id]?.isRefused == !isDone, "\(verb) while \(condition)")
             #expect(bench.record.members == before.members)
+            guard condition == .readOnly else { continue }
+            bench.settle()
+            for _ in 0..<20 {
+                bench.tick()
+                bench.settle()
+            }
+            #expect(bench.trace.allSatisfy { !Self.isWrite($0) } && bench.record == before)
+        }
+    }
+
+    private static func isWrite(_ step: MirrorBench.Step) -> Bool {
+        guard case .submit(let operation) = step else { return false }
+        switch operation.kind {
+        case .write, .zero, .deallocate, .writeMetadata: return true
+        case .read, .flush, .compare, .checksum, .findData, .queryAllocation: return false
         }
     }
 
     /// The state can't be recorded anywhere: what was ordered waits, and is done when it can.
-    @Test(arguments: [Verb.breakOff, .remove, .takeOffline, .replace])
+    @Test(arguments: [Verb.breakOff, .remove, .takeOffline, .replace, .clear])
     func verbWaitsWhileTheMirrorIsSuspended(verb: Verb) throws {
         let bench = try bench(.inSync)
         let id = bench.command(try command(verb, .inSync))
@@ -202,5 +238,33 @@ import Testing
         }
         #expect(bench.answers[id]?.isDone == true && bench.status().state != .suspended)
         checkEnd(bench, .inSync, verb)
+    }
+    /// No plex can record anything already when they are given: what needs no record begins, and what does waits.
+    @Test(arguments: [Verb.clear, .reactivate, .scrub, .scrubAndRepair])
+    func verbGivenToASuspendedMirrorWritesNothingBeforeItGoesOn(verb: Verb) throws {
+        let bench = try bench(.inSync)
+        let failing: (MirrorBench.Operation) -> DiskFailure? = { $0.kind == .writeMetadata ? .media : nil }
+        let earlier = bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle(failing: failing)
+        #expect(bench.status().state == .suspended)
+        bench.clearTrace()
+        let id = bench.command(try command(verb, .inSync))
+        for _ in 0..<3 {
+            bench.tick()
+            bench.settle(failing: failing)
+        }
+        #expect(bench.answers[earlier] == nil && bench.answers[id]?.isRefused != true)
+        #expect(!bench.trace.contains { Self.isWrite($0) && !Self.isMetadata($0) })
+        for _ in 0..<100 {
+            bench.tick()
+            bench.settle()
+        }
+        #expect(bench.answers[earlier]?.isDone == true && bench.answers[id]?.isDone == true)
+        #expect(bench.status().state == .degraded)
+        checkEnd(bench, .inSync, verb)
+    }
+
+    private static func isMetadata(_ step: MirrorBench.Step) -> Bool {
+        if case .submit(let operation) = step { operation.kind == .writeMetadata } else { false }
     }
 }

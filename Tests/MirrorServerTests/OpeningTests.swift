@@ -1,4 +1,5 @@
 import BasicContainers
+import Control
 import MirrorFormat
 import NBDProtocol
 import TestSupport
@@ -202,6 +203,46 @@ import Testing
             #expect(examination.disks[0].error?.contains("carries no Plexus metadata") == true)
             #expect(examination.disks[0].diskSize == UInt64(mebibyte))
             #expect(examination.verdicts.map(\.verdict) == ["incomplete"])
+        }
+    }
+
+    @Test func ledgerOfTheScrubIsShownAsItLiesOnEachDisk() throws {
+        try withTemporaryDirectory { directory in
+            let paths = try makeMirror(directory)
+            #expect(Examination(disks: paths).disks.allSatisfy { $0.scrub == nil })
+            let superblock = try superblock(paths[1])
+            var ledger = ScrubLedger()
+            ledger.change { state in
+                state.isRunning = true
+                state.position = 8192
+                state.unrecorded = 7
+            }
+            var entry = Mismatch(
+                offset: 4096, plexes: PlexSet(mask: 3), odd: .empty, checksums: [1, 0xABCD, 0, 0, 0, 0, 0, 0],
+                time: 1_000_000_000)
+            ledger[3] = entry
+            entry.offset = 0
+            entry.closed = 2_000_000_000
+            entry.source = PlexIndex(1)
+            ledger[60] = entry
+            // What can't be of this mirror is not told.
+            entry.offset = superblock.record.dataBytes
+            ledger[61] = entry
+            for page in 0...2 {
+                var bytes = [UInt8](repeating: 0, count: ScrubLedger.pageBytes)
+                var span = bytes.mutableSpan
+                var raw = unsafe span.mutableBytes
+                ledger.encode(page: page, mirror: superblock.record.mirror, into: &raw)
+                let offset = ScrubLedger.pageOffset(page, diskBytes: superblock.layout.diskBytes)
+                try write(bytes, to: paths[1], at: Int(offset))
+            }
+            let examination = Examination(disks: paths)
+            #expect(examination.disks[0].scrub == nil)
+            let scrub = try #require(examination.disks[1].scrub)
+            #expect(scrub.running && scrub.position == 8192 && scrub.mismatches == 8 && scrub.unrecorded == 7)
+            #expect(scrub.entries.map(\.offset) == [0, 4096] && scrub.entries.map(\.state) == ["repaired", "open"])
+            #expect(scrub.entries[1].versions.map(\.crc32c) == ["00000001", "0000abcd"])
+            #expect(scrub.entries[0].source == 1 && scrub.entries[0].closed == "1970-01-01T00:00:02Z")
         }
     }
 }

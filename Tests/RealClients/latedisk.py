@@ -14,8 +14,8 @@ class LateDisk:
         self.image = case.disk(f"legs/{name}.img", size)
         self._control = case.dir / f"{name}.pause"
         nbd = case.dir / f"{name}.sock"
-        case.spawn(f"nbdkit-{name}", "nbdkit", "-f", "-t", "32", "-U", nbd, "--filter=pause", "--filter=delay", "file",
-                   self.image, f"pause-control={self._control}", *options)
+        case.spawn(f"nbdkit-{name}", "nbdkit", "-f", "-t", "32", "-U", nbd, "--filter=pause", "file", self.image,
+                   f"pause-control={self._control}", *options)
         wait_until(lambda: nbd.exists() and self._control.exists(), f"nbdkit to listen on {nbd}")
         self.file = case.fuse(f"nbd+unix:///?socket={nbd}", name)
 

@@ -163,7 +163,7 @@ class Late(Case):
         self.server.stop()
 
     def reads(self):
-        return self.server.plex(0)["latency"]["read"]["count"]
+        return self.server.plex(0)["latency"]["read"]["requests"]
 
 
 if __name__ == "__main__":

@@ -96,8 +96,15 @@ class TwoPlexes(Scrubbed):
         self.assertEqual(self.status()["mismatches"], 0)
         self.assertEqual(self.block(two, 3 * MiB), good)
         self.assertNotEqual(good, bad)
-        self.assertEqual({(entry["state"], entry["source"]) for entry in self.report()["entries"]}, {("repaired", 0)})
+        report = self.report()
+        self.assertEqual({(entry["state"], entry["source"]) for entry in report["entries"]}, {("repaired", 0)})
         self.assert_clean_end(self.server, one, two)
+        # Each disk says so by itself.
+        for disk in (one, two):
+            found = json.loads(self.plexus("examine", disk, "--json").stdout)["disks"][0]["scrub"]
+            self.assertEqual(found["entries"], report["entries"])
+            self.assertEqual((found["running"], found["mismatches"], found["repaired"]), (False, 0, 2))
+            self.assertRegex(self.plexus("examine", disk).stdout, rf"scrub: 0 blocks differ(.|\n)* {3 * MiB}\+4096.*repaired")
 
     def test_what_was_found_outlives_the_server_and_is_closed_by_overwriting_it(self):
         self.need("nbdcopy")

@@ -6,10 +6,13 @@ internal import Testing
 /// A debug build judges some hundred states a second; `scripts/simulate --exhaustive` goes further.
 @Suite("Exploration")
 struct ExplorationTests {
-    private func explore(_ steps: [ScriptStep], plexes: Int = 2, mutant: Mutant = .none) -> Exploration {
+    private func explore(
+        _ steps: [ScriptStep], plexes: Int = 2, theme: Exploration.Theme = .plain, mutant: Mutant = .none
+    ) -> Exploration {
         var bounds = Exploration.Bounds()
         bounds.plexes = plexes
         bounds.steps = steps.count
+        bounds.theme = theme
         bounds.outcomesPerDisk = plexes > 2 ? 3 : 6
         bounds.statesPerMoment = plexes > 2 ? 4 : 12
         let exploration = Exploration(bounds, mutant: mutant)
@@ -49,6 +52,35 @@ struct ExplorationTests {
         let exploration = explore([.remove(2), first, .replace(0, disk: 2)], plexes: 3)
         #expect(exploration.figures.scripts == 1 && exploration.figures.judged > 20)
         #expect(exploration.findings.isEmpty, "\(exploration.findings)")
+    }
+
+    /// Block 1 of disk 0 takes nothing: it goes to the spare pool, is found there, and goes back.
+    @Test(arguments: [
+        [ScriptStep.write(24..<48)], [.write(24..<48), .losePower], [.write(24..<48), .unstick(0), .reactivate(0)],
+        // Nor does the first slot of the pool.
+        [.stick(4, disk: 0), .write(24..<48)],
+    ])
+    func noCrashWhileABlockIsSparedBreaksARule(next: [ScriptStep]) {
+        let exploration = explore([.stick(1, disk: 0)] + next, theme: .sparing)
+        #expect(exploration.figures.scripts == 1 && exploration.figures.judged > 20, "\(exploration.figures)")
+        #expect(exploration.findings.isEmpty, "\(exploration.findings)")
+    }
+
+    @Test(arguments: [
+        [ScriptStep.scrub, .write(24..<48)], [.rot(30, disk: 1), .scrub],
+        [.rot(30, disk: 1), .scrubAndRepair(0), .write(24..<48)],
+    ])
+    func noCrashInAScrubBreaksARule(script: [ScriptStep]) {
+        let exploration = explore(script, theme: .scrubs)
+        #expect(exploration.figures.scripts == 1 && exploration.figures.judged > 20, "\(exploration.figures)")
+        #expect(exploration.findings.isEmpty, "\(exploration.findings)")
+    }
+
+    @Test func brokenSparingAndScrubAreFoundOut() {
+        let sparing: [ScriptStep] = [.stick(1, disk: 0), .write(24..<48)]
+        #expect(!explore(sparing, theme: .sparing, mutant: .remapNotWritten).findings.isEmpty)
+        #expect(!explore(sparing + [.unstick(0)], theme: .sparing, mutant: .remapForgotten).findings.isEmpty)
+        #expect(!explore([.scrub, .write(0..<48)], theme: .scrubs, mutant: .scrubWithoutLock).findings.isEmpty)
     }
 
     @Test func sameScriptGivesTheSameFigures() {
