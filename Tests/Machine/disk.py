@@ -34,18 +34,3 @@ class Disk:
         """A failed request goes to the guest: QEMU must not stop for it."""
         return {"driver": "virtio-blk-pci", "id": self.name, "drive": f"node-{self.name}", "serial": self.serial,
                 "werror": "report", "rerror": "report"}
-
-
-def bad_block(offset: int, length: int = 4096, *, reads: bool = True, writes: bool = False, until_written: bool = False) -> dict:
-    """Options of a blkdebug node that fails what touches a range of bytes. `until_written`: the first write to the disk,
-    wherever it goes, ends it."""
-    rules = [{"event": event, "iotype": iotype, "sector": sector, "errno": 5, "once": False}
-             for sector in range(offset // 512, (offset + length) // 512)
-             for event, iotype, wanted in (("read_aio", "read", reads), ("write_aio", "write", writes)) if wanted]
-    if not until_written:
-        return {"inject-error": rules}
-    for rule in rules:
-        rule["state"] = 1
-    # A rule that was met stays in force until another is met: this one, for a sector that is not there.
-    rules.append({"event": "read_aio", "iotype": "read", "sector": 1 << 40, "errno": 5, "once": False, "state": 2})
-    return {"inject-error": rules, "set-state": [{"event": "write_aio", "state": 1, "new_state": 2}]}

@@ -165,7 +165,13 @@ class Qemu:
         if f"node-{disk.name}" not in nodes:
             self.monitor.run("blockdev-add", disk.image_node())
             self.monitor.run("blockdev-add", disk.top_node())
-        self.monitor.run("device_add", disk.device())
+        for attempt in range(100):
+            try:
+                return self.monitor.run("device_add", disk.device())
+            except Broken:  # It was pulled out a moment ago, and QEMU has not forgotten it yet.
+                if attempt == 99:
+                    raise
+                time.sleep(0.1)
 
     def unplug(self, disk: Disk):
         """As if it was pulled out. It is gone when the guest has let go of it."""

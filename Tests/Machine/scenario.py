@@ -78,7 +78,7 @@ class Bed:
 
     def guest(self, program: str, *arguments, disks: list[Disk], timeout: float = 420, **environment) -> int | None:
         """Runs guest/PROGRAM.py in a machine. Its exit status must be 0; None if the power was cut."""
-        settings = {"PLEXUS": str(self.binary), "SEED": str(self.random.getrandbits(30))} \
+        settings = {"PLEXUS": str(self.binary), "PLEXUS_TEST_DEADLINE": "120", "SEED": str(self.random.getrandbits(30))} \
             | {key: str(value) for key, value in environment.items()}
         self.write_log(f"--- guest/{program}.py {' '.join(map(str, arguments))}\n")
         command = [PYTHON, HERE / "guest" / f"{program}.py", *map(str, arguments)]

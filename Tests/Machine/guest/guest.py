@@ -118,7 +118,7 @@ class MachineCase(Case):
     # File systems.
 
     def make_file_system(self, kind: str):
-        options = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f")}[kind]
+        options = {"ext4": ("-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"), "xfs": ("-q", "-f")}[kind]
         self.call(f"mkfs.{kind}", *options, NBD)
         self.kind = kind
         say(f"made {kind}")
