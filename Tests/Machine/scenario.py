@@ -1,6 +1,5 @@
 """What a scenario has on the host: a directory, disks, machines, and what it found out."""
 
-import os
 import random
 import shutil
 import subprocess
@@ -87,11 +86,11 @@ class Bed:
             raise Failed(f"guest/{program}.py ended with {status}")
         return status
 
-    def host(self, *argv, timeout: float = 120) -> str:
+    def host(self, *argv, timeout: float = 120, environment: dict[str, str] | None = None) -> str:
         """Runs a program here. Its exit status must be 0."""
         words = [str(word) for word in argv]
         done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", check=False, timeout=timeout)
+                              errors="replace", check=False, timeout=timeout, env=environment)
         if done.returncode != 0:
             self.write_log(f"--- {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n")
             raise Failed(f"{words[0]} ended with {done.returncode}")
@@ -100,10 +99,6 @@ class Bed:
     def write_log(self, text: str):
         with open(self.log, "a", encoding="utf-8") as file:
             file.write(text)
-
-
-def has_root() -> bool:
-    return os.geteuid() == 0
 
 
 # What the black-box tests with real clients have is used here as well.
