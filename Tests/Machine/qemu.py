@@ -6,16 +6,15 @@ seen to crash in code that the guest's kernel had just patched.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+import children
 from cache import Broken
 from disk import Disk
 from kernel import Kernel
@@ -60,11 +59,6 @@ class Monitor:
                 return answer["return"]
 
 
-def die_with_parent():
-    """In the child, before exec: however we end, it ends, too."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
 class Qemu:
     """One process. `work` is a directory of its own for sockets, and short, for a socket's path has at most 107 bytes."""
 
@@ -73,9 +67,7 @@ class Qemu:
         self.console = work / "console"
         listeners = [self._listen(name) for name in ("monitor", "control", "output")]
         with open(work / "qemu.log", "wb") as log:
-            self.process = subprocess.Popen(
-                self._command_line(kernel, initramfs, memory, share, from_template), stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, preexec_fn=die_with_parent)
+            self.process = children.start(self._command_line(kernel, initramfs, memory, share, from_template), stdout=log, stderr=log)
         monitor, self.control_socket, self.output = (self._accept(listener) for listener in listeners)
         self.control = self.control_socket.makefile("rwb")
         self.monitor = Monitor(monitor)
@@ -190,9 +182,7 @@ class Qemu:
     # The end.
 
     def kill(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        children.end(self.process)
 
     def quit(self):
         """In order: images and logs are closed properly."""

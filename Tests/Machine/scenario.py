@@ -2,13 +2,14 @@
 
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import children
 from disk import Disk
 from machine import Machine
 from template import Template
@@ -29,15 +30,17 @@ class Scenario:
     name: str
     play: Callable[["Bed"], None]
     only_with_all: bool
+    # It measures, so nothing else runs beside it.
+    alone: bool
 
 
 SCENARIOS: list[Scenario] = []
 
 
-def scenario(name: str, *, only_with_all: bool = False):
+def scenario(name: str, *, only_with_all: bool = False, alone: bool = False):
     """Registers a function that plays a scenario; what it raises is why the scenario failed."""
     def register(play):
-        SCENARIOS.append(Scenario(name, play, only_with_all))
+        SCENARIOS.append(Scenario(name, play, only_with_all, alone))
         return play
     return register
 
@@ -67,13 +70,13 @@ class Bed:
         """A line that is printed when the scenario has ended well or ill."""
         self.notes.append(text)
 
-    def disk(self, name: str, size: int, log: Path | None = None) -> Disk:
+    def disk(self, name: str, size: int, log: Path | None = None, folder: str | None = None) -> Disk:
         """A disk that reads as zeroes, in a directory of its own, so that nothing is beside it."""
-        folder = self.dir / f"disk-{name}"
-        folder.mkdir()
-        with open(folder / "image", "wb") as file:
+        place = self.dir / (folder or f"disk-{name}")
+        place.mkdir()
+        with open(place / "image", "wb") as file:
             file.truncate(size)
-        return Disk(name, folder / "image", log)
+        return Disk(name, place / "image", log)
 
     def guest(self, program: str, *arguments, disks: list[Disk], timeout: float = 420, **environment) -> int | None:
         """Runs guest/PROGRAM.py in a machine. Its exit status must be 0; None if the power was cut."""
@@ -86,15 +89,19 @@ class Bed:
             raise Failed(f"guest/{program}.py ended with {status}")
         return status
 
-    def host(self, *argv, timeout: float = 120, environment: dict[str, str] | None = None) -> str:
+    def host(self, *argv, timeout: float = 120, environment: dict[str, str] | None = None):
         """Runs a program here. Its exit status must be 0."""
         words = [str(word) for word in argv]
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                              errors="replace", check=False, timeout=timeout, env=environment)
-        if done.returncode != 0:
-            self.write_log(f"--- {' '.join(words)}: exit code {done.returncode}\n{done.stdout}\n")
-            raise Failed(f"{words[0]} ended with {done.returncode}")
-        return done.stdout
+        with open(self.log, "ab") as log:
+            log.write(f"--- {' '.join(words)}\n".encode())
+            log.flush()
+            process = children.start(words, stdout=log, stderr=log, env=environment)
+            try:
+                code = process.wait(timeout)
+            finally:
+                children.end(process, signal.SIGTERM)
+        if code != 0:
+            raise Failed(f"{words[0]} ended with {code}")
 
     def write_log(self, text: str):
         with open(self.log, "a", encoding="utf-8") as file:

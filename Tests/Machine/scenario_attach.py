@@ -18,7 +18,7 @@ def ext4(bed: Bed):
     attach(bed, "Attach.test_ext4")
 
 
-@scenario("xfs")
+@scenario("xfs", only_with_all=True)
 def xfs(bed: Bed):
     attach(bed, "Attach.test_xfs")
 

@@ -8,7 +8,7 @@ from scenario import HERE, PYTHON, Bed, MiB, scenario
 
 PLEX, NOTES = 24 * MiB, MiB
 BLOCKS = 512  # 2 MiB
-PLACES = 25
+PLACES = 20
 
 
 @scenario("log-replay")
