@@ -20,7 +20,7 @@ def power_cut(bed: Bed):
         early = cut > 0 and bed.random.random() < 0.25
         milliseconds = bed.random.randrange(500, 8000 if early else 3000)
         status = bed.guest("powercut", "Load.test_until_the_power_fails", disks=disks,
-                           CUT=milliseconds, EARLY=int(early), FIRST=int(cut == 0), SETTLED=bed.random.randrange(2))
+                           CUT=milliseconds, EARLY=int(early), FIRST=int(cut == 0), SETTLED=bed.random.randrange(3 if bed.everything else 2))
         if status is not None:
             raise Failed("the machine was to be cut, and ended")
     bed.guest("powercut", "Load.test_all_is_well", disks=disks)

@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from guest import NBD, SEED, SHARE, MachineCase, MiB, disk, main, say, vmhost
+from guest import NBD, SEED, SHARE, MachineCase, MiB, disk, main, say, vmhost, wait_until
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from oracle import BLOCK, Oracle, Writer, read_blocks  # noqa: E402  pylint: disable=wrong-import-position
@@ -149,8 +149,11 @@ class Load(MachineCase):
             vmhost("cut", str(cut))
         self.bring_up(make=bool(first))
         self.check()
+        # While plexes are made equal; after that; when no intent bit is left from before.
         if settled or first:
             self.server.wait_healthy()
+        if settled == 2:
+            wait_until(lambda: self.server.mirror()["bitmap"]["dirty"] == 0, "the intent bits to be cleared")
         self.mount(str(FILES), self.mountpoint)
         self.spawn("fio", "fio", *FIO_OPTIONS, "--rw=randwrite", "--do_verify=0", "--iodepth=8", "--fsync=8", "--time_based",
                    "--runtime=600", cwd=self.dir)
