@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import subprocess
 from pathlib import Path
 
 
@@ -29,13 +28,3 @@ def locked():
     with open(directory() / "lock", "w", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def output_of(*argv) -> str:
-    try:
-        done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False, timeout=120)
-    except FileNotFoundError as error:
-        raise Unavailable(f"{argv[0]} is not installed (scripts/install-deps machine)") from error
-    if done.returncode != 0:
-        raise Broken(f"{' '.join(map(str, argv))}: {done.stderr.strip()}")
-    return done.stdout

@@ -1,6 +1,5 @@
 """The processes that a run has started, so that none is left when it is interrupted."""
 
-import ctypes
 import signal
 import subprocess
 import threading
@@ -10,16 +9,13 @@ _lock = threading.Lock()
 _ending = threading.Event()
 
 
-def _die_with_parent():
-    """In the child, before exec: however we end, it ends, too."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
 def start(argv: list[str], **options) -> subprocess.Popen:
+    """It ends when we do, however we end."""
+    argv = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
     with _lock:
         if _ending.is_set():
             raise KeyboardInterrupt
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent, **options)
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **options)
         _running.add(process)
         return process
 

@@ -33,9 +33,21 @@ PRELOADED = """
 """.split()
 
 
-def newest_package() -> str:
-    found = re.findall(r"Depends: (linux-image-\S+)", cache.output_of("apt-cache", "depends", PACKAGE))
-    return found[0] if found else PACKAGE
+def fetch(into: Path) -> Path:
+    """The newest image of the series, as apt finds it. The second try is for package lists that are empty or too old."""
+    said = ""
+    for attempt in range(2):
+        if attempt == 1 and os.geteuid() == 0:
+            subprocess.run(["apt-get", "update", "-qq"], capture_output=True, check=False, timeout=600)
+        listed = subprocess.run(["apt-cache", "depends", PACKAGE], capture_output=True, text=True, check=False, timeout=120)
+        found = re.findall(r"Depends: (linux-image-\S+)", listed.stdout)
+        name = found[0] if found else PACKAGE
+        done = subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name], cwd=into,
+                              capture_output=True, text=True, check=False, timeout=900)
+        if packages := list(into.glob("*.deb")):
+            return packages[0]
+        said = done.stderr.strip()
+    raise Unavailable(f"apt cannot fetch {PACKAGE} (apt-get update?): {said}")
 
 
 def extract_vmlinux(image: bytes) -> bytes:
@@ -113,7 +125,9 @@ def unpack(package: Path, into: Path):
                 (into / name).write_bytes(data)
     if version is None:
         raise Broken(f"{package} is no kernel package")
-    cache.output_of("depmod", "-b", into / "tree/usr", version)
+    done = subprocess.run(["depmod", "-b", into / "tree/usr", version], capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode != 0:
+        raise Broken(f"depmod: {done.stderr.strip()}")
     (into / "version").write_text(version, encoding="ascii")
 
 
@@ -124,17 +138,14 @@ def prepare() -> Kernel:
     with cache.locked():
         if folder.exists():
             return Kernel(folder)
-        package = newest_package()
-        print(f"fetching {package}, once", flush=True)
+        if missing := [tool for tool in ("apt-get", "apt-cache", "dpkg-deb", "depmod", "zstd") if shutil.which(tool) is None]:
+            raise Unavailable(f"not installed: {' '.join(missing)} (scripts/install-deps machine)")
+        print(f"fetching a kernel ({PACKAGE}), once", flush=True)
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        done = subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=partial,
-                              capture_output=True, text=True, check=False, timeout=900)
-        packages = list(partial.glob("*.deb"))
-        if done.returncode != 0 or not packages:
-            raise Unavailable(f"apt cannot fetch {package} (apt-get update?): {done.stderr.strip()}")
-        unpack(packages[0], partial)
-        packages[0].unlink()
+        package = fetch(partial)
+        unpack(package, partial)
+        package.unlink()
         partial.rename(folder)
     return Kernel(folder)

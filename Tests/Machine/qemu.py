@@ -67,7 +67,8 @@ class Qemu:
         self.console = work / "console"
         listeners = [self._listen(name) for name in ("monitor", "control", "output")]
         with open(work / "qemu.log", "wb") as log:
-            self.process = children.start(self._command_line(kernel, initramfs, memory, share, from_template), stdout=log, stderr=log)
+            line = self._command_line(kernel, initramfs, memory, share, from_template)
+            self.process = children.start(line, stdout=log, stderr=log)
         monitor, self.control_socket, self.output = (self._accept(listener) for listener in listeners)
         self.control = self.control_socket.makefile("rwb")
         self.monitor = Monitor(monitor)

@@ -1,5 +1,6 @@
 """What a scenario has on the host: a directory, disks, machines, and what it found out."""
 
+import os
 import random
 import shutil
 import signal
@@ -21,6 +22,9 @@ KiB, MiB = 1 << 10, 1 << 20
 PYTHON = "/usr/bin/python3"
 
 
+COMMON_NEEDS = ("nbd-client", "mkfs.ext4", "e2fsck", "fio", "blockdev", "setpriv", "cmp")
+
+
 class Failed(Exception):
     """A promise was broken, or a program failed; the text says which."""
 
@@ -32,15 +36,21 @@ class Scenario:
     only_with_all: bool
     # It measures, so nothing else runs beside it.
     alone: bool
+    # Programs, in the guest or here.
+    needs: tuple[str, ...]
+
+    def missing(self) -> list[str]:
+        path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+        return [tool for tool in self.needs if shutil.which(tool, path=path) is None]
 
 
 SCENARIOS: list[Scenario] = []
 
 
-def scenario(name: str, *, only_with_all: bool = False, alone: bool = False):
+def scenario(name: str, *, only_with_all: bool = False, alone: bool = False, needs: tuple[str, ...] = ()):
     """Registers a function that plays a scenario; what it raises is why the scenario failed."""
     def register(play):
-        SCENARIOS.append(Scenario(name, play, only_with_all, alone))
+        SCENARIOS.append(Scenario(name, play, only_with_all, alone, (*COMMON_NEEDS, *needs)))
         return play
     return register
 

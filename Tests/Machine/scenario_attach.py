@@ -18,7 +18,7 @@ def ext4(bed: Bed):
     attach(bed, "Attach.test_ext4")
 
 
-@scenario("xfs", only_with_all=True)
+@scenario("xfs", only_with_all=True, needs=("mkfs.xfs", "xfs_repair"))
 def xfs(bed: Bed):
     attach(bed, "Attach.test_xfs")
 

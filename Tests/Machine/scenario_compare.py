@@ -19,7 +19,7 @@ ROWS = (
 )
 
 
-@scenario("beside-md", only_with_all=True, alone=True)
+@scenario("beside-md", only_with_all=True, alone=True, needs=("mdadm",))
 def beside_md(bed: Bed):
     results = {kind: measure(bed, kind) for kind in KINDS}
     for text, key in ROWS:

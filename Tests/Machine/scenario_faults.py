@@ -26,7 +26,7 @@ def spared(bed: Bed):
     faults(bed, "BadSectors.test_dead_block_is_spared_and_comes_back")
 
 
-@scenario("bad-sector-device-mapper", only_with_all=True)
+@scenario("bad-sector-device-mapper", only_with_all=True, needs=("dmsetup",))
 def device_mapper(bed: Bed):
     """The same, seen through another driver: found by writes."""
     faults(bed, "BadSectors.test_dead_block_of_device_mapper_is_spared")

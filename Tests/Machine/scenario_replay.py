@@ -11,7 +11,7 @@ BLOCKS = 512  # 2 MiB
 PLACES = 20
 
 
-@scenario("log-replay")
+@scenario("log-replay", needs=("sgdisk",))
 def log_replay(bed: Bed):
     log = bed.dir / "writes.log"
     log.touch()

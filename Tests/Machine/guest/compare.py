@@ -174,7 +174,7 @@ class Compare(MachineCase):
         return round((self.written(self.mirror.disks[1]) - before) / MiB, 1)
 
     def change_buffers(self):
-        """A program may change its pages while they are written: what is stored is then any mixture, but the same on all disks."""
+        """A program may change its pages while they are written: what is stored then is any mixture, but one for all disks."""
         length = 64 * 1024
         buffer = mmap.mmap(-1, length)
         done = threading.Event()

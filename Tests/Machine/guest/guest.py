@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "RealClients"))
 
 from plexus import Case, MiB, Server, end, sha256, wait_until  # noqa: E402  pylint: disable=wrong-import-position
 
-__all__ = ["NBD", "MiB", "SEED", "SHARE", "Server", "Files", "MachineCase", "disk", "end", "main", "say", "sha256", "vmhost", "wait_until"]
+__all__ = ["NBD", "MiB", "SEED", "SHARE", "Server", "Files", "MachineCase", "disk", "end", "main", "say", "sha256", "vmhost",
+           "wait_until"]
 
 SEED = int(os.environ.get("SEED", "1"))
 NBD = "/dev/nbd0"
