@@ -131,7 +131,7 @@ class Compare(MachineCase):
         result = {}
         before = self.written(*self.mirror.disks)
         self.mirror.start()
-        durable = int((SHARE / "durable").read_text(encoding="ascii"))
+        durable = int((SHARE / "durable").read_text(encoding="ascii") or 0)
         first = self.oracle.values(read_blocks(self.mirror.device, self.oracle.blocks))
         self.mirror.wait()
         result["resync"] = round((self.written(*self.mirror.disks) - before) / MiB, 1)
