@@ -37,6 +37,11 @@ def unplugged(bed: Bed):
     faults(bed, "Plexes.test_disk_is_pulled_out_under_load_and_comes_back")
 
 
+@scenario("unplugged-at-flush", only_with_all=True)
+def unplugged_at_flush(bed: Bed):
+    faults(bed, "Plexes.test_disk_is_pulled_out_before_a_flush")
+
+
 @scenario("break-join")
 def break_join(bed: Bed):
     faults(bed, "Plexes.test_break_and_join_while_mounted")
