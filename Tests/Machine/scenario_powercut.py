@@ -31,5 +31,5 @@ def power_cut(bed: Bed):
     # The first machine made the mirror.
     copied = [row["copied"] for row in found[1:]]
     bed.note(f"{cuts} cuts; {len(found)} checks, {sum(row['durable'] for row in found)} durable writes and "
-             f"{sum(row['files'] for row in found)} files found; copied after a cut: "
+             f"{sum(row['files'] for row in found)} files found; copied between two checks: "
              f"{sum(copied) / len(copied) / MiB:.1f} MiB on average, {max(copied) / MiB:.0f} at most, of {SIZE // MiB}")
