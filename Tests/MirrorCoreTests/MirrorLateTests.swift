@@ -237,7 +237,8 @@ import Testing
         let bench = try MirrorBench()
         func read(_ round: UInt64, slow: UInt64) {
             for id in UInt64(0)..<20 {
-                bench.send(round * 100 + id, .read, id * 4096)
+                // Nobody goes on where the one before has ended.
+                bench.send(round * 100 + id, .read, id * 7 % 20 * 8192)
                 if let plex = bench.waiting(.read).first?.plex, plex == 1 { bench.hedge(afterMilliseconds: slow) }
                 bench.settle()
                 bench.tick(afterMilliseconds: 5)
