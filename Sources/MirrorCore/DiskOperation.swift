@@ -47,6 +47,14 @@ package struct DiskOperation: Sendable, BitwiseCopyable {
         case checksum
         /// How much of the range, from its beginning, is a hole; 0 where nobody knows.
         case findData
+
+        /// Bytes of the operation lie in a buffer of the request's or the window's.
+        var holdsBuffer: Bool {
+            switch self {
+            case .read, .write, .compare: true
+            case .deallocate, .zero, .flush, .writeMetadata, .queryAllocation, .checksum, .findData: false
+            }
+        }
     }
 
     package var tag: DiskTag

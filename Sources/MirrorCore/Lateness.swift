@@ -19,6 +19,7 @@ struct Lateness {
         var bytes: UInt64
         /// The read of a plex that stays in use: its completion is to be counted there.
         var isRead: Bool
+        var isFlush: Bool
     }
 
     /// In order of submission.
@@ -41,8 +42,8 @@ struct Lateness {
         operations.remove(at: position)
     }
 
-    mutating func add(_ tag: DiskTag, bytes: UInt64, isRead: Bool) {
-        zombies.append(Zombie(tag: tag.raw, bytes: bytes, isRead: isRead))
+    mutating func add(_ tag: DiskTag, bytes: UInt64, isRead: Bool, isFlush: Bool = false) {
+        zombies.append(Zombie(tag: tag.raw, bytes: bytes, isRead: isRead, isFlush: isFlush))
         pinnedBytes += bytes
     }
 

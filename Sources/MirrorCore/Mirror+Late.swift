@@ -10,7 +10,10 @@ extension Mirror {
 
     /// The tick's part.
     mutating func watchLate() {
-        defer { lateness.tickedAt = now.nanoseconds }
+        defer {
+            lateness.tickedAt = now.nanoseconds
+            stoppedIfReleased()
+        }
         guard isWatchingLate, phase != .stopped || !lateness.operations.isEmpty else { return }
         // After a pause of our own nobody else is to blame for it.
         if now.nanoseconds - lateness.tickedAt > limits.stallNanoseconds { lateness.judgedFrom = now.nanoseconds }
@@ -66,9 +69,11 @@ extension Mirror {
                 && age(known.write) < limits.patienceNanoseconds / 2
                 && age(known.flush) < limits.patienceNanoseconds / 2
         }
-        if prompt.isEmpty { return allAreLate(late) }
+        // Nor one that alone holds something.
+        let expendable = late.filter { onlyPossibleHolding(of: $0) == nil }
+        if prompt.isEmpty || expendable.isEmpty { return allAreLate(late) }
         noneIsLate()
-        for plex in late.members {
+        for plex in expendable.members {
             let isFlush =
                 !(silence(plex, owed[Int(plex.value)]) >= limits.writeDeadlineNanoseconds)
                 && age(owed[Int(plex.value)].flush) >= limits.patienceNanoseconds
@@ -94,10 +99,11 @@ extension Mirror {
         log(
             .suspended, plex: working.count == 1 ? working.first : nil, errorNumber: Self.timedOut,
             text: working.count == 1
-                ? "the only good plex does not answer; requests wait" : "no good plex answers; requests wait")
+                ? "the only good plex does not answer; requests wait"
+                : "plex \(list(late)) does not answer, and no other can go on without it; requests wait")
     }
 
-    private mutating func noneIsLate() {
+    mutating func noneIsLate() {
         guard lateness.allLateSince != nil else { return }
         lateness.allLateSince = nil
         log(.resumed, text: "the disks answer again")
@@ -107,7 +113,7 @@ extension Mirror {
 
     /// Of plexes that are out: nobody waits for what they owe.
     private mutating func letGoOfTheLost(_ owed: InlineArray<8, Owed>) {
-        let inUse = working.union(recovering).union(joining)
+        let inUse = phase == .stopped ? .empty : working.union(recovering).union(joining)
         for index in 0..<UInt8(PlexSet.capacity) {
             let plex = PlexIndex(Int(index))
             guard !inUse.contains(plex), plexes[Int(index)].inFlight > 0 else { continue }
@@ -121,22 +127,28 @@ extension Mirror {
 
     private mutating func letGo(of plex: PlexIndex) {
         for index in slots.indices where slots[index].pending.contains(plex) { letGo(index, plex) }
-        let tags = lateness.operations.map { DiskTag(raw: $0.tag) }.filter { $0.plex == plex }
-        for tag in tags { letGo(tag) }
+        for operation in lateness.operations {
+            let tag = DiskTag(raw: operation.tag)
+            // A command is waiting that will end with that plex: it has more time.
+            guard tag.plex == plex,
+                tag.owner != .detach || age(operation.submittedAt) >= limits.patienceNanoseconds
+            else { continue }
+            letGo(tag)
+        }
     }
 
     /// The slot goes on as if the operation had failed.
     private mutating func letGo(_ index: Int, _ plex: PlexIndex) {
         guard slots[index].pending.contains(plex) else { return }
         let transfer = slots[index].transfer
-        let bytes = transfer.kind == .flush ? 0 : transfer.length
+        let bytes = transfer.kind.holdsBuffer ? transfer.length : 0
         guard lateness.pinnedBytes + bytes <= limits.pinnedBytes else { return }
         let tag = DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation)
         let isRead = slots[index].step == .reading || slots[index].step == .edgeRead
         // The plex stays in use: as long as it does not answer it has that much more to do than others.
         let stays = isRead && working.contains(plex)
         if stays { plexes[Int(plex.value)].readsInFlight += 1 }
-        lateness.add(tag, bytes: bytes, isRead: stays)
+        lateness.add(tag, bytes: bytes, isRead: stays, isFlush: transfer.kind == .flush)
         slots[index].hasLetGo = true
         if isRead {
             slots[index].isPinned = true
@@ -151,10 +163,20 @@ extension Mirror {
         var bytes: UInt64 = 0
         if tag.owner == .sparing, let job = sparing.job, job.slot >= 0 {
             slots[job.slot].hasLetGo = true
-            bytes = slots[job.slot].transfer.length
+            if slots[job.slot].transfer.kind.holdsBuffer { bytes = slots[job.slot].transfer.length }
         }
         lateness.add(tag, bytes: bytes, isRead: false)
         route(tag, .failed(Self.late))
+    }
+
+    /// A flush that failed, though nobody waits for it, tells of what was written before (R8): what the plex missed is no
+    /// longer all that it lacks.
+    mutating func zombieEnded(_ zombie: Lateness.Zombie, _ plex: PlexIndex, _ result: DiskResult) {
+        guard case .failed(let failure) = result, zombie.isFlush || failure.kind == .lost,
+            record[plex].missedWriteMap != nil, phase != .stopped
+        else { return }
+        record[plex].missedWriteMap = nil
+        wantCommit()
     }
 
     /// What is read into the slot's buffer from here on does not meet what a zombie still puts there.

@@ -74,7 +74,7 @@ extension Mirror {
             // It was expelled meanwhile (R12), or another plex answers for all now: then it is no failure of
             // this one, and it may be asked again should the pin come back.
             if !working.contains(plex) { slots[index].tried.insert(plex) }
-            readAgain(index)
+            if !movePin(toHolder: plex, for: index) { readAgain(index) }
             return
         }
         raceWon(index, plex)
@@ -190,7 +190,19 @@ extension Mirror {
         movePin(to: next, for: index)
     }
 
+    /// Plexes began to differ here while several were asked, and the one that answers for all could not.
+    private mutating func movePin(toHolder plex: PlexIndex, for index: Int) -> Bool {
+        let transfer = slots[index].transfer
+        guard slots[index].pending.isEmpty, slots[index].isPinned, !isReadOnly, working.contains(plex),
+            let pinned = record.pinned, slots[index].tried.contains(pinned),
+            !isEqual(offset: transfer.offset, length: transfer.length)
+        else { return false }
+        movePin(to: plex, for: index)
+        return true
+    }
+
     mutating func movePin(to next: PlexIndex, for index: Int) {
+        if slots[index].isPinned { endRace(index) }
         record.pinned = next
         slots[index].resumeStep = slots[index].step
         slots[index].step = .pinRecord

@@ -170,7 +170,10 @@ package struct Mirror: ~Copyable {
     }
 
     /// Plexes that owe a write for so long are given up; 0: never, see `Limits`.
-    package mutating func setWriteDeadline(nanoseconds: UInt64) { limits.writeDeadlineNanoseconds = nanoseconds }
+    package mutating func setWriteDeadline(nanoseconds: UInt64) {
+        limits.writeDeadlineNanoseconds = nanoseconds
+        if nanoseconds == 0 { noneIsLate() }
+    }
 
     package var isStopped: Bool { phase == .stopped }
     package var isOpen: Bool { phase == .running }
@@ -231,6 +234,7 @@ package struct Mirror: ~Copyable {
         plexes[Int(tag.plex.value)].inFlight -= 1
         if let zombie = lateness.reap(tag) {
             if zombie.isRead { plexes[Int(tag.plex.value)].readsInFlight -= 1 }
+            zombieEnded(zombie, tag.plex, result)
             releaseIfIdle(tag.plex)
             stoppedIfReleased()
             return
@@ -241,6 +245,7 @@ package struct Mirror: ~Copyable {
         }
         route(tag, result)
         releaseIfIdle(tag.plex)
+        if phase == .stopped { stoppedIfReleased() }
     }
 
     /// To whoever waits for it.

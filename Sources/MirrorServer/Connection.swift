@@ -123,6 +123,8 @@ struct ServerLimits {
     var smallPoolBytes = 64 << 20
     var largePoolBytes = 128 << 20
     var largestPieceBytes = 64 << 20
+    /// Of either pool, beyond that, for what disks keep that do not answer; see `Limits.pinnedBytes`.
+    var heldBytes = 64 << 20
     /// At least this, and more for many mirrors: each may have on each of 8 plexes two superblock copies, a block of
     /// the event log and eight pages of the bitmap in flight.
     var metadataPoolBytes = 16 << 20

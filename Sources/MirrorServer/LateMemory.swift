@@ -1,6 +1,7 @@
 internal import BasicContainers
 internal import Glibc
 internal import MirrorCore
+internal import NBDProtocol
 internal import URing
 
 /// Memory for what is read again elsewhere because a disk does not answer, and how much of it, or of the buffers of
@@ -37,6 +38,9 @@ struct LateMemory {
     var copies: [Copy] = []
     /// Buffers of this reactor's requests that were answered, in the hands of disks.
     var held: [UInt: ClientBuffer] = [:]
+    /// Of these, by pool: what clients may use is as much as ever.
+    var heldSmallBytes = 0
+    var heldLargeBytes = 0
     /// Given up by the disks before the reply that says so was taken.
     var early: Set<UInt> = []
 
@@ -97,6 +101,11 @@ extension Reactor {
             if job >= 0 { jobs[job].operations -= 1 }
             late.pins[address, default: LateMemory.Pin()].count += 1
             if let buffer = operations[index].readBack { verifyPinnedBytes += buffer.bytes }
+            if let place = waitingToVerify.firstIndex(of: index) {
+                // Nobody needs to know.
+                waitingToVerify.remove(at: place)
+                localCompletions.append((index, .ended(.failed(.truncated))))
+            }
         }
         return late.pins[address]?.count ?? 0
     }
@@ -193,6 +202,11 @@ extension Reactor {
         }
         for copy in late.copies where copy.job == job { end(copy.address, .free) }
         late.copies.removeAll { $0.job == job }
+        if late.pins[own] != nil, jobs[job].memory == own, own != 0, jobs[job].request.command.hasReplyPayload {
+            // It is sent when its disks may long have been told to go on, or never.
+            jobs[job].memory = LateMemory.allocate(jobs[job].memoryBytes)
+            moveBytes(own, jobs[job].memory, 0..<jobs[job].memoryBytes)
+        }
         if jobs[job].memory != own {
             // The reply is sent from there.
             late.pins[jobs[job].memory, default: LateMemory.Pin()].count += 1
@@ -212,15 +226,25 @@ extension Reactor {
             giveBuffer(buffer.buffer, isLarge: buffer.isLarge)
         } else {
             late.held[address] = buffer
+            countHeld(buffer, 1)
         }
     }
 
     /// No disk has it any more.
     mutating func unpinned(_ address: UInt) {
         if let buffer = late.held.removeValue(forKey: address) {
+            countHeld(buffer, -1)
             giveBuffer(buffer.buffer, isLarge: buffer.isLarge)
         } else {
             late.early.insert(address)
+        }
+    }
+
+    private mutating func countHeld(_ buffer: ClientBuffer, _ sign: Int) {
+        if buffer.isLarge {
+            late.heldLargeBytes += sign * buffer.buffer.pieceBytes
+        } else {
+            late.heldSmallBytes += sign * buffer.buffer.pieceBytes
         }
     }
 
@@ -239,4 +263,14 @@ struct LateBuffer: BitwiseCopyable {
     var address: UInt
     /// Which is told when it is sent.
     var reactor: Int
+}
+
+extension NBDProtocol.Command {
+    /// Its reply is sent from the request's buffer.
+    var hasReplyPayload: Bool {
+        switch self {
+        case .read, .blockStatus: true
+        case .write, .flush, .trim, .cache, .writeZeroes: false
+        }
+    }
 }

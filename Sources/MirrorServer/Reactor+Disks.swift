@@ -243,7 +243,8 @@ extension Reactor {
 
     mutating func completeOperation(_ index: Int, _ result: DiskResult) {
         guard let operation = operations[index].operation else { return }
-        if operation.isVerified, case .transferred(let moved) = result, moved > 0 {
+        // What nobody waits for need not be read back.
+        if operation.isVerified, !operations[index].isOrphan, case .transferred(let moved) = result, moved > 0 {
             return beginVerifying(index, moved: moved)
         }
         finishOperation(index, result)

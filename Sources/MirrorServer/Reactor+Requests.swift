@@ -161,9 +161,8 @@ extension Reactor {
 
     private mutating func takeSmall(_ connection: Connection, bytes: Int) -> PooledBuffer? {
         let isModest = connection.bytesInFlight == 0 && bytes <= limits.modestBytes
-        guard isModest || smallPool.usedBytes + bytes <= limits.smallPoolBytes - limits.reservedBytes else {
-            return nil
-        }
+        let used = smallPool.usedBytes - late.heldSmallBytes
+        guard used + bytes <= limits.smallPoolBytes - (isModest ? 0 : limits.reservedBytes) else { return nil }
         return smallPool.take(bytes: bytes)
     }
 
@@ -173,7 +172,8 @@ extension Reactor {
         {
             return nil
         }
-        let buffer = largePool.take(bytes: bytes)
+        let isRoom = largePool.usedBytes - late.heldLargeBytes + bytes <= limits.largePoolBytes
+        let buffer = isRoom ? largePool.take(bytes: bytes) : nil
         largeWaiter = buffer == nil ? connection.index : nil
         return buffer
     }

@@ -133,8 +133,10 @@ struct Reactor: ~Copyable {
         let limits = ServerLimits(threads: group.mailboxes.count)
         let ring = try Ring(entries: 1024)
         let opener = try DiskOpener()
-        let smallPool = try BufferPool(capacityBytes: limits.smallPoolBytes, largestBytes: 1 << 20)
-        let largePool = try BufferPool(capacityBytes: limits.largePoolBytes, largestBytes: limits.largestPieceBytes)
+        let smallPool = try BufferPool(
+            capacityBytes: limits.smallPoolBytes + limits.heldBytes, largestBytes: 1 << 20)
+        let largePool = try BufferPool(
+            capacityBytes: limits.largePoolBytes + limits.heldBytes, largestBytes: limits.largestPieceBytes)
         let pages = (mirrors.count + refused.count) * limits.metadataPagesPerMirror
         let metadataPool = try BufferPool(
             capacityBytes: max(limits.metadataPoolBytes, pages * Superblock.byteCount), largestBytes: 1 << 20)

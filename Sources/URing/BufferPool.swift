@@ -6,6 +6,8 @@ package struct PooledBuffer: BitwiseCopyable {
     package var offset: Int
     package var bytes: Int
     var order: UInt8
+    /// Of the pool's memory: a power of two.
+    package var pieceBytes: Int { 1 << Int(order) }
 }
 
 /// One mapping, cut into power-of-two pieces of 4 KiB and more (Knowlton's buddy system, CACM 1965).

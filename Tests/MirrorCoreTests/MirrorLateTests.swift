@@ -138,6 +138,43 @@ import Testing
         #expect(bench.position { if case .detach(window: .some) = $0 { true } else { false } } != nil)
     }
 
+    @Test func trimHoldsNoMemoryAndIsAlwaysLetGo() throws {
+        var limits = Limits()
+        limits.pinnedBytes = 4096
+        let bench = try MirrorBench(limits: limits)
+        bench.dirty()
+        bench.send(7, .trim, 0, 65_536)
+        bench.settle(holding: { $0.plex == 1 })
+        bench.wait(milliseconds: 11_000, holding: { $0.plex == 1 && $0.kind == .deallocate })
+        #expect(bench.replies[7] == .ok && bench.record.inSync == set(0))
+    }
+
+    @Test func flushThatFailsWhenNobodyWaitsForItIsBelieved() throws {
+        let bench = try MirrorBench()
+        bench.dirty()
+        bench.send(7, .flush)
+        let isHeld: (MirrorBench.Operation) -> Bool = { $0.plex == 1 && $0.kind == .flush }
+        bench.settle(holding: isHeld)
+        bench.wait(milliseconds: 11_000, holding: isHeld)
+        #expect(bench.record[PlexIndex(1)].missedWriteMap != nil)
+        bench.complete(.flush, on: 1, failing: .media)
+        bench.settle()
+        #expect(bench.recorded(0)?[PlexIndex(1)].missedWriteMap == nil && bench.released == [PlexIndex(1)])
+    }
+
+    @Test func stopEndsThoughALogIsNeverWritten() throws {
+        let bench = try MirrorBench()
+        bench.send(7, .write)
+        bench.settle(holding: { $0.plex == 1 && $0.isEventBlock })
+        bench.command(.takeOffline(PlexIndex(1)))
+        bench.settle(holding: { $0.plex == 1 && $0.isEventBlock })
+        bench.tick()
+        bench.command(.stop)
+        bench.settle(holding: { $0.plex == 1 && $0.isEventBlock })
+        bench.wait(milliseconds: 3000, holding: { $0.plex == 1 && $0.isEventBlock })
+        #expect(bench.isStopped)
+    }
+
     // MARK: hedged reads
 
     /// A read that one plex was asked for, and which.
