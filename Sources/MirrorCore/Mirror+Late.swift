@@ -126,11 +126,13 @@ extension Mirror {
     }
 
     private mutating func letGo(of plex: PlexIndex) {
+        let isInUse = working.union(recovering).union(joining).contains(plex)
         for index in slots.indices where slots[index].pending.contains(plex) { letGo(index, plex) }
         for operation in lateness.operations {
             let tag = DiskTag(raw: operation.tag)
             // A command is waiting that will end with that plex: it has more time.
-            guard tag.plex == plex,
+            // At the end, of a plex in use, what no start depends on.
+            guard tag.plex == plex, !isInUse || tag.owner == .eventLog || tag.owner == .scrub,
                 tag.owner != .detach || age(operation.submittedAt) >= limits.patienceNanoseconds
             else { continue }
             letGo(tag)

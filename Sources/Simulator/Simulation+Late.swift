@@ -105,6 +105,18 @@ extension Simulation {
         }
     }
 
+    /// Of the event log or the scrub's ledger: nobody waits for these when the server leaves.
+    func isNoPromise(_ flight: Flight) -> Bool {
+        guard late != nil, flight.operation.kind == .writeMetadata else { return false }
+        let offset = flight.operation.offset
+        let isCopy = (0..<Layout.superblockCopies).contains {
+            Layout.superblockOffset(copy: $0, diskBytes: layout.diskBytes) == offset
+        }
+        let log = layout.area(.eventLog)
+        let start = Layout.usableBytes(ofDisk: layout.diskBytes) - Layout.superblockAreaBytes
+        return !isCopy && (offset >= start || log.map { offset >= $0.offset && offset < $0.end } ?? false)
+    }
+
     /// The server has left: what it had given up happens, or does not.
     func endGivenUp() {
         for index in flights.indices {
