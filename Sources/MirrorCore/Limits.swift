@@ -74,7 +74,7 @@ package struct Limits: Sendable {
     package var slowFactor: UInt64 = 5
     package var slowLosses = 4
     /// Reads that a slow plex gets nevertheless, from one judgement to the next.
-    package var slowProbes = 10
+    package var slowProbes = 4
     /// Events kept in memory for writing to plexes that lag behind; a multiple of `EventRecord.perBlock`.
     package var eventRing = 64
 

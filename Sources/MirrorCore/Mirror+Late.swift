@@ -18,7 +18,7 @@ extension Mirror {
         // After a pause of our own nobody else is to blame for it.
         if now.nanoseconds - lateness.tickedAt > limits.stallNanoseconds { lateness.judgedFrom = now.nanoseconds }
         var owed = InlineArray<8, Owed>(repeating: Owed())
-        if plexes.contains(where: { $0.inFlight > 0 }) { collectOwed(&owed) }
+        if plexes.indices.contains(where: { plexes[$0].inFlight > 0 }) { collectOwed(&owed) }
         expelLate(owed)
         letGoOfTheLost(owed)
         letGoOfReads(owed)
@@ -26,11 +26,11 @@ extension Mirror {
     }
 
     private func collectOwed(_ owed: inout InlineArray<8, Owed>) {
-        for slot in slots where !slot.pending.isEmpty {
-            var rest = slot.pending
+        for index in slots.indices where !slots[index].pending.isEmpty {
+            var rest = slots[index].pending
             while let plex = rest.first {
                 rest.remove(plex)
-                owed[Int(plex.value)].add(slot.transfer.kind, slot.submittedAt[Int(plex.value)])
+                owed[Int(plex.value)].add(slots[index].transfer.kind, slots[index].submittedAt[Int(plex.value)])
             }
         }
         for operation in lateness.operations {
@@ -208,7 +208,7 @@ extension Mirror {
 
     /// Whether there are reads that somebody else could be asked for.
     package var awaitsReads: Bool {
-        isWatchingLate && working.count > 1 && plexes.contains { $0.readsInFlight > 0 }
+        isWatchingLate && working.count > 1 && plexes.indices.contains { plexes[$0].readsInFlight > 0 }
     }
 
     /// Asks another plex for what takes too long. To be called every 25 ms or so while there is something to wait for

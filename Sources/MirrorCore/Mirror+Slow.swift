@@ -27,6 +27,8 @@ extension Mirror {
             plexes[position].badJudgements = isBad ? plexes[position].badJudgements + 1 : 0
             guard plexes[position].badJudgements >= limits.slowJudgements, working.count > 1 else { return }
             plexes[position].isSlow = true
+            // What it took until now says nothing of when it has come round.
+            plexes[position].readTimes = ReadTimes()
             lookForReluctant()
             plexes[position].badJudgements = 0
             log(

@@ -16,7 +16,7 @@ import Testing
         case joinOwn, joinNew
         /// By a new disk in the place of plex 3.
         case replace
-        case clear, reactivate
+        case clear, reactivate, writeMostly
         /// Of the mirror; with its version preferred.
         case scrub, scrubAndRepair
     }
@@ -30,7 +30,7 @@ import Testing
         .missing: [.breakOff, .takeOffline, .reactivate, .scrubAndRepair],
         .offline: [.breakOff, .takeOffline, .reactivate, .scrubAndRepair],
         .brokenOff: [.breakOff, .takeOffline, .reactivate, .scrubAndRepair],
-        .absent: [.breakOff, .remove, .takeOffline, .replace, .clear, .reactivate, .scrubAndRepair],
+        .absent: [.breakOff, .remove, .takeOffline, .replace, .clear, .reactivate, .writeMostly, .scrubAndRepair],
         .beingReplaced: [.joinOwn, .joinNew, .replace],
         .replacing: [.breakOff, .joinOwn, .joinNew, .reactivate, .scrubAndRepair],
     ]
@@ -91,6 +91,7 @@ import Testing
         case .replace:
             .join(PlexIndex(state == .beingReplaced ? 4 : 3), try newDisk(plexUUID(9)), replacing: plex(state))
         case .clear: .clear(plex(state))
+        case .writeMostly: .writeMostly(plex(state), true)
         case .reactivate: .reactivate(plex(state))
         case .scrub: .scrub(.start(ScrubManner()))
         case .scrubAndRepair: .scrub(.start(ScrubManner(repairs: true, preferred: plex(state))))
@@ -166,8 +167,9 @@ import Testing
         // The only other good copy stays as long as the mirror lacks more.
         case .replace:
             #expect(role == (state == .lastGood ? .inSync : .absent) && record[PlexIndex(3)].role == .inSync)
-        case .clear, .reactivate, .scrub, .scrubAndRepair:
+        case .clear, .reactivate, .writeMostly, .scrub, .scrubAndRepair:
             #expect(role == Self.roleLeftAlone[state])
+            #expect(record[plex(state)].isWriteMostly == (verb == .writeMostly && state != .beingReplaced))
             if verb == .clear { #expect(record[plex(state)].writeErrors == 0 && record[plex(state)].readErrors == 0) }
             guard verb == .scrub || verb == .scrubAndRepair else { return }
             let scrub = bench.status().scrub
@@ -226,7 +228,7 @@ import Testing
     }
 
     /// The state can't be recorded anywhere: what was ordered waits, and is done when it can.
-    @Test(arguments: [Verb.breakOff, .remove, .takeOffline, .replace, .clear])
+    @Test(arguments: [Verb.breakOff, .remove, .takeOffline, .replace, .clear, .writeMostly])
     func verbWaitsWhileTheMirrorIsSuspended(verb: Verb) throws {
         let bench = try bench(.inSync)
         let id = bench.command(try command(verb, .inSync))
@@ -240,7 +242,7 @@ import Testing
         checkEnd(bench, .inSync, verb)
     }
     /// No plex can record anything already when they are given: what needs no record begins, and what does waits.
-    @Test(arguments: [Verb.clear, .reactivate, .scrub, .scrubAndRepair])
+    @Test(arguments: [Verb.clear, .reactivate, .writeMostly, .scrub, .scrubAndRepair])
     func verbGivenToASuspendedMirrorWritesNothingBeforeItGoesOn(verb: Verb) throws {
         let bench = try bench(.inSync)
         let failing: (MirrorBench.Operation) -> DiskFailure? = { $0.kind == .writeMetadata ? .media : nil }

@@ -30,5 +30,6 @@ struct MutantTests {
         .badPageIsClean: 962,
         .differenceIgnored: 395,
         .scrubRepairUnlocked: 2455,
+        .lateBufferReused: 154,
     ]
 }
