@@ -1,4 +1,4 @@
-"""A disk that falls silent on demand: whatever is asked of it is answered when the test lets it go on."""
+"""Disks that fall silent on demand, until the test lets them go on, or are slow all the time."""
 
 import socket
 
@@ -6,17 +6,19 @@ from plexus import Case, wait_until
 
 
 class LateDisk:
-    """nbdkit's pause filter behind nbdfuse; `file` is handed to plexus as a disk."""
+    """nbdkit's pause filter behind nbdfuse; `file` is handed to plexus as a disk.
 
-    def __init__(self, case: Case, name: str, size: int, *options: str):
+    With `delays` it is the delay filter instead: `rdelay=30ms`, say."""
+
+    def __init__(self, case: Case, name: str, size: int, *delays: str):
         # Not beside the disks, where a search would take it for a clone of itself.
         (case.dir / "legs").mkdir(exist_ok=True)
         self.image = case.disk(f"legs/{name}.img", size)
         self._control = case.dir / f"{name}.pause"
         nbd = case.dir / f"{name}.sock"
-        case.spawn(f"nbdkit-{name}", "nbdkit", "-f", "-t", "32", "-U", nbd, "--filter=pause", "file", self.image,
-                   f"pause-control={self._control}", *options)
-        wait_until(lambda: nbd.exists() and self._control.exists(), f"nbdkit to listen on {nbd}")
+        words = ["--filter=delay", *delays] if delays else ["--filter=pause", f"pause-control={self._control}"]
+        case.spawn(f"nbdkit-{name}", "nbdkit", "-f", "-t", "32", "-U", nbd, words[0], "file", self.image, *words[1:])
+        wait_until(lambda: nbd.exists() and (bool(delays) or self._control.exists()), f"nbdkit to listen on {nbd}")
         self.file = case.fuse(f"nbd+unix:///?socket={nbd}", name)
 
     def _order(self, letter: bytes, answer: bytes):

@@ -164,6 +164,32 @@ class Late(Case):
         self.io("read -P 0x5a 0 16M")
         self.server.stop()
 
+    def test_slow_disk_is_read_in_need_only_and_missing_nothing(self):
+        slow = LateDisk(self, "slow", SIZE, "rdelay=20ms")
+        self.plexus("create", "data", slow.file, self.disk("other.img", SIZE))
+        self.server = self.serve((slow.file, self.dir / "other.img"))
+        self.server.wait_healthy()
+        wait_until(lambda: self.read_and_look("slow"), "the disk to count as slow")
+        self.fio("--rw=randrw", "--bsrange=4k-64k", "--iodepth=8", "--io_size=24M", "--verify=crc32c",
+                 "--verify_fatal=1", "--fsync=32", "--fallocate=none")
+        self.assertEqual(self.server.plex(0)["state"], "in-sync")
+        size = self.server.mirror()["size"]
+        self.server.stop()
+        self.call("cmp", "-n", size, slow.image, self.dir / "other.img")
+
+    def test_disk_whose_writes_take_too_long_is_given_up_once(self):
+        slow = LateDisk(self, "slow", SIZE, "wdelay=4")
+        self.disk("other.img", SIZE)
+        # Made on the disk itself: each of these writes would take its four seconds.
+        self.plexus("create", "data", slow.image, self.dir / "other.img", "--force")
+        self.server = self.serve((slow.file, self.dir / "other.img"))
+        self.fio("--rw=randrw", "--bsrange=4k-64k", "--iodepth=8", "--io_size=8M", "--verify=crc32c",
+                 "--verify_fatal=1", "--fsync=32", "--fallocate=none")
+        self.assertEqual(self.server.plex(0)["state"], "failed")
+        self.assertEqual(self.server.plex(1)["state"], "in-sync")
+        self.assertEqual(self.codes().count("PLEX_FAILED"), 1)
+        self.server.stop()
+
     def reads(self):
         return self.server.plex(0)["latency"]["read"]["requests"]
 
