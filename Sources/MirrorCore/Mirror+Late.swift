@@ -1,12 +1,15 @@
 internal import MirrorFormat
 
-/// Disks that do not answer: see `Lateness`.
+/// Disks that do not answer: the deadline, and letting go of what they owe; see `Lateness`.
 extension Mirror {
     private static let timedOut: Int32 = 110  // ETIMEDOUT
 
     private static var late: DiskFailure { DiskFailure(kind: .late, errorNumber: timedOut) }
 
-    private var isWatchingLate: Bool { limits.writeDeadlineNanoseconds > 0 }
+    var isWatchingLate: Bool { limits.writeDeadlineNanoseconds > 0 }
+
+    /// Get I/O of any sort.
+    private var participants: PlexSet { working.union(recovering).union(joining) }
 
     /// The tick's part.
     mutating func watchLate() {
@@ -61,7 +64,7 @@ extension Mirror {
     /// R3, and never the last: a plex is given up for being late only where another one is not.
     private mutating func expelLate(_ owed: InlineArray<8, Owed>) {
         guard phase != .stopped, !isReadOnly else { return }
-        let late = working.union(recovering).union(joining).filter { isLate($0, owed[Int($0.value)]) }
+        let late = participants.filter { isLate($0, owed[Int($0.value)]) }
         guard !late.isEmpty else { return noneIsLate() }
         let prompt = working.filter { plex in
             let known = owed[Int(plex.value)]
@@ -113,7 +116,7 @@ extension Mirror {
 
     /// Of plexes that are out: nobody waits for what they owe.
     private mutating func letGoOfTheLost(_ owed: InlineArray<8, Owed>) {
-        let inUse = phase == .stopped ? .empty : working.union(recovering).union(joining)
+        let inUse = phase == .stopped ? .empty : participants
         for index in 0..<UInt8(PlexSet.capacity) {
             let plex = PlexIndex(Int(index))
             guard !inUse.contains(plex), plexes[Int(index)].inFlight > 0 else { continue }
@@ -126,7 +129,7 @@ extension Mirror {
     }
 
     private mutating func letGo(of plex: PlexIndex) {
-        let isInUse = working.union(recovering).union(joining).contains(plex)
+        let isInUse = participants.contains(plex)
         for index in slots.indices where slots[index].pending.contains(plex) { letGo(index, plex) }
         for operation in lateness.operations {
             let tag = DiskTag(raw: operation.tag)
@@ -140,7 +143,7 @@ extension Mirror {
     }
 
     /// The slot goes on as if the operation had failed.
-    private mutating func letGo(_ index: Int, _ plex: PlexIndex) {
+    mutating func letGo(_ index: Int, _ plex: PlexIndex) {
         guard slots[index].pending.contains(plex) else { return }
         let transfer = slots[index].transfer
         let bytes = transfer.kind.holdsBuffer ? transfer.length : 0
@@ -153,7 +156,7 @@ extension Mirror {
         lateness.add(tag, bytes: bytes, isRead: stays, isFlush: transfer.kind == .flush)
         slots[index].hasLetGo = true
         if isRead {
-            slots[index].isPinned = true
+            slots[index].isRace = true
             if !slots[index].hedges.contains(plex) { detachBuffer(index) }
         }
         requestCompleted(tag, .failed(Self.late))
@@ -182,7 +185,7 @@ extension Mirror {
     }
 
     /// What is read into the slot's buffer from here on does not meet what a zombie still puts there.
-    private mutating func detachBuffer(_ index: Int) {
+    mutating func detachBuffer(_ index: Int) {
         guard slots[index].request.buffer != .none, mutant != .lateBufferReused else { return }
         emit(.detach(slots[index].request.buffer))
     }
@@ -202,113 +205,5 @@ extension Mirror {
                 letGo(index, plex)
             }
         }
-    }
-
-    // MARK: hedged reads
-
-    /// Whether there are reads that somebody else could be asked for.
-    package var awaitsReads: Bool {
-        isWatchingLate && working.count > 1 && plexes.indices.contains { plexes[$0].readsInFlight > 0 }
-    }
-
-    /// Asks another plex for what takes too long. To be called every 25 ms or so while there is something to wait for
-    /// (`awaitsReads`). The first valid answer wins.
-    package mutating func hedgeReads(now: Instant) {
-        self.now = now
-        guard awaitsReads, phase != .stopped else { return }
-        for index in slots.indices where slots[index].kind == .client && !slots[index].pending.isEmpty {
-            switch slots[index].step {
-            case .reading, .edgeRead: hedge(index)
-            case .idle, .held, .lock, .gate, .fanOut, .parked, .retryWait, .failureRecord, .sparing, .healRecord,
-                .pinRecord, .promotionWait:
-                break
-            }
-        }
-    }
-
-    private mutating func hedge(_ index: Int) {
-        let transfer = slots[index].transfer
-        guard transfer.kind == .read, lateness.pinnedBytes + transfer.length <= limits.pinnedBytes else { return }
-        var rest = slots[index].pending
-        while let plex = rest.first {
-            rest.remove(plex)
-            guard age(slots[index].submittedAt[Int(plex.value)]) >= plexes[Int(plex.value)].hedgeNanoseconds(limits)
-            else { return }
-        }
-        let asked = slots[index].tried.union(slots[index].pending)
-        guard let other = chooseSource(offset: transfer.offset, length: transfer.length, tried: asked) else {
-            return movePinFromLate(index)
-        }
-        slots[index].pending.forEach { plexes[Int($0.value)].hedged += 1 }
-        slots[index].hedges.insert(other)
-        slots[index].isPinned = true
-        ask(index, other)
-    }
-
-    /// Only one plex may be asked here, and it does not answer.
-    private mutating func movePinFromLate(_ index: Int) {
-        let transfer = slots[index].transfer
-        guard let plex = slots[index].pending.first, slots[index].pending.count == 1, record.pinned == plex,
-            !isReadOnly, !isEqual(offset: transfer.offset, length: transfer.length),
-            age(slots[index].submittedAt[Int(plex.value)]) >= limits.patienceNanoseconds,
-            !working.subtracting(slots[index].tried).subtracting(PlexSet(plex)).isEmpty
-        else { return }
-        letGo(index, plex)
-    }
-
-    /// The plex has answered with all bytes: the others are waited for no more.
-    mutating func raceWon(_ index: Int, _ plex: PlexIndex) {
-        countReadTime(index, plex)
-        guard slots[index].isPinned else { return }
-        let transfer = slots[index].transfer
-        let isCopy = slots[index].hedges.contains(plex)
-        for loser in slots[index].pending.members {
-            dropRead(index, loser)
-            if isCopy { plexes[Int(loser.value)].lostRaces += 1 }
-        }
-        if isCopy, mutant != .hedgeNotAdopted {
-            emit(
-                .adopt(
-                    slots[index].request.buffer.copy(for: plex), offset: transfer.bufferOffset,
-                    length: transfer.length))
-        }
-        endRace(index)
-    }
-
-    /// What was read can't be used, and will be read again.
-    mutating func dropOthers(_ index: Int) {
-        guard slots[index].isPinned else { return }
-        let meetsMain = !slots[index].pending.subtracting(slots[index].hedges).isEmpty
-        for loser in slots[index].pending.members { dropRead(index, loser) }
-        if meetsMain { detachBuffer(index) }
-        endRace(index)
-    }
-
-    private mutating func dropRead(_ index: Int, _ plex: PlexIndex) {
-        lateness.add(
-            DiskTag(owner: .request, plex: plex, slot: index, generation: slots[index].generation),
-            bytes: slots[index].transfer.length, isRead: true)
-        slots[index].hasLetGo = true
-        slots[index].pending.remove(plex)
-    }
-
-    /// Nothing is under way: from here on tags are others than those of zombies.
-    mutating func endRace(_ index: Int) {
-        slots[index].hedges = .empty
-        slots[index].isPinned = false
-        slots[index].generation &+= 1
-    }
-
-    private mutating func countReadTime(_ index: Int, _ plex: PlexIndex) {
-        guard isWatchingLate, slots[index].kind == .client else { return }
-        let begun = slots[index].submittedAt[Int(plex.value)]
-        plexes[Int(plex.value)].readTimes.count(now.nanoseconds > begun ? now.nanoseconds - begun : 0)
-    }
-}
-
-extension Plex {
-    /// How long a read may take before another plex is asked.
-    func hedgeNanoseconds(_ limits: Limits) -> UInt64 {
-        min(max(limits.hedgeNanoseconds, hedgeAfter), max(limits.hedgeNanoseconds, limits.writeDeadlineNanoseconds))
     }
 }

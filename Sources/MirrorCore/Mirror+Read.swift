@@ -176,7 +176,7 @@ extension Mirror {
     /// Unless another plex has been asked already.
     private mutating func readAgain(_ index: Int) {
         guard slots[index].pending.isEmpty else { return }
-        if slots[index].isPinned { endRace(index) }
+        if slots[index].isRace { endRace(index) }
         submitRead(index)
     }
 
@@ -193,7 +193,7 @@ extension Mirror {
     /// Plexes began to differ here while several were asked, and the one that answers for all could not.
     private mutating func movePin(toHolder plex: PlexIndex, for index: Int) -> Bool {
         let transfer = slots[index].transfer
-        guard slots[index].pending.isEmpty, slots[index].isPinned, !isReadOnly, working.contains(plex),
+        guard slots[index].pending.isEmpty, slots[index].isRace, !isReadOnly, working.contains(plex),
             let pinned = record.pinned, slots[index].tried.contains(pinned),
             !isEqual(offset: transfer.offset, length: transfer.length)
         else { return false }
@@ -202,7 +202,7 @@ extension Mirror {
     }
 
     mutating func movePin(to next: PlexIndex, for index: Int) {
-        if slots[index].isPinned { endRace(index) }
+        if slots[index].isRace { endRace(index) }
         record.pinned = next
         slots[index].resumeStep = slots[index].step
         slots[index].step = .pinRecord

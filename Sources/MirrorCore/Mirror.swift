@@ -42,10 +42,10 @@ package enum Effect: Sendable, BitwiseCopyable {
 /// untouched until then (R14).
 ///
 /// One file per concern: `Mirror+Requests` (admission, lock), `+Intent` (dirty before data), `+Pages` (writing the
-/// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling),
-/// `+Late`, `+Slow` (disks that
-/// do not answer), `+Repair`, `+Sparing`, `+Remaps` (bad blocks), `+BadRanges` (what a plex lacks), `+Commit` (the record), `+Joining`
-/// (who is copied to, and how much), `+Resync`, `+Scrub`, `+Commands`, `+Breaking`, `+Events`, `+Status`.
+/// bitmap), `+Cleaning` (clearing it), `+Read`, `+Write` (fan-out and acknowledgement), `+Failure` (expelling), `+Late`,
+/// `+Hedging`, `+Slow` (disks that do not answer), `+Repair`, `+Sparing`, `+Remaps` (bad blocks), `+BadRanges` (what a
+/// plex lacks), `+Commit` (the record), `+Joining` (who is copied to, and how much), `+Resync`, `+Scrub`, `+Commands`,
+/// `+Breaking`, `+Events`, `+Status`.
 package struct Mirror: ~Copyable {
     enum Phase: UInt8 {
         case opening, running, stopping, stopped

@@ -122,7 +122,7 @@ struct Slot {
     /// Of a read: who reads into a copy of the buffer, because another one has not answered.
     var hedges = PlexSet.empty
     /// Of a read: several plexes were asked, or one was waited for no more; see `Mirror.raceWon`.
-    var isPinned = false
+    var isRace = false
     /// Operations on its buffer were given up and have not ended.
     var hasLetGo = false
     /// The next slot in whatever queue this one stands in.
