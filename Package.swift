@@ -64,6 +64,10 @@ let package = Package(
         .target(name: "URing", dependencies: ["CLibURing"], swiftSettings: strict),
         .target(name: "Control", swiftSettings: strict),
         .target(
+            name: "Attachment",
+            dependencies: ["CLibNBD", "CLinux", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strict),
+        .target(
             name: "MirrorServer",
             dependencies: [
                 "Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing", "Control", "CLibBlkid", "CLinux",
@@ -75,7 +79,7 @@ let package = Package(
         .executableTarget(
             name: "plexus",
             dependencies: [
-                "MirrorServer", "Control",
+                "MirrorServer", "Control", "Attachment",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -107,6 +111,7 @@ let package = Package(
         .testTarget(name: "FuzzingTests", dependencies: ["Fuzzing", "MirrorCore"], swiftSettings: strict),
         // What several test targets need; part of no product.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(name: "AttachmentTests", dependencies: ["Attachment", "CLinux"], swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "TestSupport"], swiftSettings: strict),
         .testTarget(

@@ -13,9 +13,12 @@ public struct StatusReport: Codable, Sendable {
     public struct Server: Codable, Sendable {
         public var pid: Int32
         public var version: String
-        public init(pid: Int32, version: String) {
+        /// Where NBD clients are answered: paths and HOST:PORT.
+        public var sockets: [String]?
+        public init(pid: Int32, version: String, sockets: [String] = []) {
             self.pid = pid
             self.version = version
+            self.sockets = sockets
         }
     }
 

@@ -179,13 +179,30 @@ struct Listener {
             let domain: Int32 = 39  // SO_DOMAIN, <asm-generic/socket.h>
             unsafe getsockopt(file, SOL_SOCKET, domain, &family, &length)
             return Listener(
-                file: file, isTCP: family == AF_INET || family == AF_INET6, path: nil, address: "fd \(file)")
+                file: file, isTCP: family == AF_INET || family == AF_INET6, path: nil,
+                address: family == AF_UNIX ? unixPath(file) ?? "fd \(file)" : "fd \(file)")
         }
+    }
+
+    /// Where a socket that was handed over is found; nil if it has no name in the file system.
+    private static func unixPath(_ file: Int32) -> String? {
+        var address = sockaddr_un()
+        var length = socklen_t(MemoryLayout<sockaddr_un>.size)
+        let result = unsafe withUnsafeMutablePointer(to: &address) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                unsafe getsockname(file, $0, &length)
+            }
+        }
+        guard result == 0 else { return nil }
+        let path = unsafe withUnsafeBytes(of: &address.sun_path) { bytes in
+            unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+        }
+        return path.hasPrefix("/") ? path : nil
     }
 }
 
 /// Tells systemd about us, if it started us. Source: sd_notify(3).
-func notifySupervisor(_ state: String) {
+public func notifySupervisor(_ state: String) {
     guard var path = ProcessInfo.processInfo.environment["NOTIFY_SOCKET"], !path.isEmpty else { return }
     // A leading @ stands for the abstract name space.
     if path.hasPrefix("@") { path = "\0" + path.dropFirst() }

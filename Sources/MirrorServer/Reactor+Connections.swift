@@ -155,6 +155,12 @@ extension Reactor {
         }
     }
 
+    /// This process stood still. A client that lost patience meanwhile may have sent what it left unread once more,
+    /// over another connection, and newer writes after it; those would be overwritten.
+    mutating func closeHungUp() {
+        for case let connection? in connections where hasHungUp(connection) { close(connection) }
+    }
+
     private func hasHungUp(_ connection: Connection) -> Bool {
         var poll = pollfd(fd: connection.file, events: Int16(0x2000), revents: 0)  // POLLRDHUP
         return unsafe Glibc.poll(&poll, 1, 0) > 0 && poll.revents & (0x2000 | Int16(POLLHUP) | Int16(POLLERR)) != 0

@@ -261,8 +261,25 @@ extension Reactor {
         }
         var response = ControlResponse()
         response.status = StatusReport(
-            server: StatusReport.Server(pid: getpid(), version: plexusVersion), mirrors: reports)
+            server: StatusReport.Server(pid: getpid(), version: plexusVersion, sockets: shownSockets), mirrors: reports)
         respond(response, to: gathering.asker)
+    }
+
+    /// Absolute paths, and HOST:PORT. localhost may have two addresses and has one name.
+    private var shownSockets: [String] {
+        var shown: [String] = []
+        for case let listener? in listeners where !listener.address.hasPrefix("fd ") {
+            let isRelative = !listener.isTCP && !listener.address.hasPrefix("/")
+            let text = isRelative ? "\(currentDirectory())/\(listener.address)" : listener.address
+            if !shown.contains(text) { shown.append(text) }
+        }
+        return shown
+    }
+
+    private func currentDirectory() -> String {
+        guard let path = unsafe getcwd(nil, 0) else { return "" }
+        defer { unsafe free(path) }
+        return unsafe String(cString: path)
     }
 
     private mutating func answerEvents(_ gathering: Gathering) {

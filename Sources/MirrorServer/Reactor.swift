@@ -257,6 +257,8 @@ struct Reactor: ~Copyable {
         completeLocally()
         takeMail()
         startWaiting()
+        // Ticks come ten times a second.
+        if now.nanoseconds - lastTick > limits.stallNanoseconds / 2 { closeHungUp() }
         // Who has waited comes before who has just arrived.
         retryBlocked()
         readConnections()

@@ -58,7 +58,7 @@ struct ServedMirror: ~Copyable {
         paths = disks.map { $0?.path }
         let status = mirror.status()
         export = ExportDescription(
-            name: status.record.name, summary: "Plexus mirror \(status.record.name)",
+            name: status.record.name, summary: "Plexus mirror \(status.record.name) \(status.record.mirror)",
             sizeBytes: status.record.dataBytes, isReadOnly: status.isReadOnly,
             canFastZero: disks.allSatisfy { $0?.channel.zeroesFast ?? true }, isRotational: false)
         self.mirror = mirror

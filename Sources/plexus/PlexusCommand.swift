@@ -16,7 +16,7 @@ struct PlexusCommand: ParsableCommand {
             Create.self, Serve.self, Status.self, Top.self, Examine.self, Add.self, Replace.self, Spare.self,
             Break.self, Join.self, Resolve.self, Offline.self, Online.self, Clear.self, Reactivate.self,
             WriteMostly.self, Resync.self,
-            Scrub.self, Wait.self, Stop.self,
+            Scrub.self, Wait.self, Stop.self, Attach.self, Detach.self,
             Dissolve.self, Events.self,
         ])
 }

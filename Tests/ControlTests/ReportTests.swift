@@ -24,7 +24,8 @@ private func plex(_ index: Int, disk: String?, state: String, reason: String?, i
 }
 
 private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
-    StatusReport(server: StatusReport.Server(pid: 4711, version: "0.1.0"), mirrors: mirrors)
+    StatusReport(
+        server: StatusReport.Server(pid: 4711, version: "0.1.0", sockets: ["/run/plexus/nbd.sock"]), mirrors: mirrors)
 }
 
 @Suite struct StatusReportTests {
@@ -79,7 +80,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "scrub":{"bytesPerSecond":30,"done":10,"etaSeconds":40,"lastFinished":"2026-11-21T10:31:07Z","limit":50,\
                 "mismatches":2,"repair":false,"repaired":1,"running":true,"total":20,"unreadable":3,"waiting":null},\
                 "size":1073741824,"state":"degraded",\
-                "uuid":"0f0e0d0c-0b0a-0908-0706-050403020100"}],"server":{"pid":4711,"version":"0.1.0"},"version":1}
+                "uuid":"0f0e0d0c-0b0a-0908-0706-050403020100"}],"server":{"pid":4711,"sockets":["/run/plexus/nbd.sock"],"version":"0.1.0"},"version":1}
                 """)
     }
 
@@ -93,7 +94,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "queueDepth":null,"readErrors":1,"reason":null,"remapped":0,"replaces":null,"slow":false,"spared":4,"sparesFree":5,"state":"missing",\
                 "unanswered":0,"uuid":"11111111-2222-3333-4444-000000000000","writeErrors":2,"writeMostly":false}],"queueDepth":null,"readOnly":false,"reason":null,\
                 "resync":null,"scrub":null,"size":1,"state":"offline","uuid":"u"}],\
-                "server":{"pid":4711,"version":"0.1.0"},"version":1}
+                "server":{"pid":4711,"sockets":["/run/plexus/nbd.sock"],"version":"0.1.0"},"version":1}
                 """)
         mirror.plexes = []
         mirror.resync = StatusReport.Resync(
@@ -143,7 +144,7 @@ private func report(_ mirrors: [StatusReport.Mirror]) -> StatusReport {
                 "mirrors.scrub.done", "mirrors.scrub.total", "mirrors.scrub.bytesPerSecond",
                 "mirrors.scrub.etaSeconds", "mirrors.scrub.waiting", "mirrors.scrub.limit", "mirrors.scrub.repair",
                 "mirrors.scrub.repaired", "mirrors.scrub.unreadable",
-                "mirrors.hotSpares", "mirrors.hotSpares.disk", "mirrors.hotSpares.state",
+                "server.sockets", "mirrors.hotSpares", "mirrors.hotSpares.disk", "mirrors.hotSpares.state",
             ])
     }
 
