@@ -1,3 +1,9 @@
 #include <sys/vfs.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/prctl.h>
+
+// prctl(2) has a variable number of arguments, and Swift no way to call such a function.
+static inline int plexus_prctl(int operation, unsigned long second) {
+    return prctl(operation, second, 0UL, 0UL, 0UL);
+}
