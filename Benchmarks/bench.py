@@ -130,7 +130,7 @@ def find_executables(peers: list[Kind]) -> dict[str, str]:
     """The path of each server that is there, by name; a peer that is missing is told and left out."""
     plexus = Path(os.environ.get("PLEXUS") or REPOSITORY / ".build/release/plexus").resolve()
     if not os.access(plexus, os.X_OK):
-        raise Missing(f"{plexus} is not there: run swift build -c release --product plexus, or set PLEXUS")
+        raise Missing(f"{plexus} is not there: run swift build -c release --static-swift-stdlib --product plexus, or set PLEXUS")
     if not find("fio"):
         raise Missing("fio is not installed: run scripts/install-deps benchmarks")
     found = {PLEXUS.name: str(plexus)}

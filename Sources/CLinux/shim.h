@@ -1,6 +1,12 @@
-#include <sys/vfs.h>
-#include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <linux/genetlink.h>
 #include <linux/nbd-netlink.h>
 #include <linux/netlink.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/vfs.h>
+
+// prctl(2) has a variable number of arguments, and Swift no way to call such a function.
+static inline int plexus_prctl(int operation, unsigned long second) {
+    return prctl(operation, second, 0UL, 0UL, 0UL);
+}

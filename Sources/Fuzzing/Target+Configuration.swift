@@ -37,7 +37,8 @@ extension Target {
 
     private static let words = [
         "disks", "socket", "listen", "control", "default", "degraded", "read-only", "threads", "auto-rejoin",
-        "rejoin-delay", "write-deadline", "scrub-every", "scrub-limit", "\"30d\"", "\"20M\"", " = ", "=", "[", "]",
+        "rejoin-delay", "write-deadline", "scrub-every", "scrub-limit", "lock-memory", "\"30d\"", "\"20M\"", " = ", "=",
+        "[", "]",
         "[[", "]]",
         "{",
         "}", ",", ".", "\n", "\r\n", "\t", " ", "#", "\"", "'", "\"\"\"", "'''", "\\", "\\u0041", "\\U0010FFFF",
@@ -54,7 +55,7 @@ extension ServerOptions {
             && defaultMirror == other.defaultMirror && allowDegraded == other.allowDegraded
             && isReadOnly == other.isReadOnly && threads == other.threads && autoRejoin == other.autoRejoin
             && rejoinSeconds == other.rejoinSeconds && scrubSeconds == other.scrubSeconds
-            && scrubLimit == other.scrubLimit
+            && scrubLimit == other.scrubLimit && lockMemory == other.lockMemory
     }
 }
 
@@ -70,6 +71,7 @@ extension Input {
         options.isReadOnly = oneIn(2)
         options.threads = oneIn(2) ? 1 + below(64) : nil
         options.autoRejoin = oneIn(2) ? oneIn(2) : nil
+        options.lockMemory = oneIn(2) ? oneIn(2) : nil
         options.rejoinSeconds = oneIn(2) ? below(86_401) : nil
         options.scrubSeconds = oneIn(2) ? (1 + below(87_600)) * 3600 : nil
         options.scrubLimit = oneIn(2) ? UInt64(1 + below(1 << 20)) << 10 : nil
@@ -98,6 +100,7 @@ extension Input {
         if let seconds = options.rejoinSeconds { lines.append("rejoin-delay = \(seconds)") }
         if let seconds = options.scrubSeconds { lines.append("scrub-every = \"\(seconds / 3600)h\"") }
         if let limit = options.scrubLimit { lines.append("scrub-limit = \"\(limit >> 10)K\"") }
+        if let locks = options.lockMemory { lines.append("lock-memory = \(locks)") }
         if let threads = options.threads { lines.append("threads = \(threads)") }
         shuffle(&lines)
         return lines.map { $0 + "\n" }.joined()

@@ -10,6 +10,7 @@ internal import Foundation
 ///     degraded = false
 ///     read-only = false
 ///     threads = 1
+///     lock-memory = true
 ///     on-event = "/usr/local/sbin/tell-me"
 ///     auto-rejoin = true
 ///     rejoin-delay = 10
@@ -25,6 +26,7 @@ public struct Configuration: Sendable {
         "disks": .texts, "socket": .text, "listen": .textOrTexts, "control": .text, "default": .text, "degraded": .flag,
         "read-only": .flag, "threads": .number, "on-event": .text, "auto-rejoin": .flag, "rejoin-delay": .number,
         "spare-delay": .number, "write-deadline": .number, "scrub-every": .text, "scrub-limit": .text,
+        "lock-memory": .flag,
     ]
     private var table: [String: Value] = [:]
 
@@ -138,6 +140,7 @@ public struct Configuration: Sendable {
         if options.scrubLimit == nil, case .text(let text) = table["scrub-limit"] {
             options.scrubLimit = ScrubPolicy.bytes(text)
         }
+        if options.lockMemory == nil, case .flag(let flag) = table["lock-memory"] { options.lockMemory = flag }
         if case .flag(true) = table["degraded"] { options.allowDegraded = true }
         if case .flag(true) = table["read-only"] { options.isReadOnly = true }
     }

@@ -163,6 +163,8 @@ struct ServerLimits {
     /// So many of these, and the clients that wait for them are answered before more is begun.
     var localBatch = 12
     var tickMilliseconds = 100
+    /// Between two looks at the states of mirrors for the service manager.
+    var conditionNanoseconds: UInt64 = 500_000_000
     /// While reads are under way that another plex could be asked for.
     var hedgeMilliseconds = 25
     /// For reading back and comparing, for all mirrors of a reactor.

@@ -200,19 +200,3 @@ struct Listener {
         return path.hasPrefix("/") ? path : nil
     }
 }
-
-/// Tells systemd about us, if it started us. Source: sd_notify(3).
-public func notifySupervisor(_ state: String) {
-    guard var path = ProcessInfo.processInfo.environment["NOTIFY_SOCKET"], !path.isEmpty else { return }
-    // A leading @ stands for the abstract name space.
-    if path.hasPrefix("@") { path = "\0" + path.dropFirst() }
-    guard var address = UnixAddress(path: path) else { return }
-    let file = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
-    guard file >= 0 else { return }
-    defer { close(file) }
-    let bytes = Array(state.utf8)
-    let length = socklen_t(MemoryLayout<sa_family_t>.size + path.utf8.count)
-    _ = unsafe address.withPointer { pointer, _ in
-        unsafe sendto(file, bytes, bytes.count, Int32(MSG_NOSIGNAL), pointer, length)
-    }
-}

@@ -83,6 +83,8 @@ final class Mailbox: Sendable {
     private let contents = Mutex(Contents())
     private let isFilled = Atomic(false)
     private let isAsleep = Atomic(false)
+    /// Monotonic nanoseconds; 0: not yet.
+    private let lastTick = Atomic<UInt64>(0)
     /// Becomes readable when mail comes for a reactor that sleeps; eventfd(2).
     let file: Int32
 
@@ -92,6 +94,10 @@ final class Mailbox: Sendable {
     }
 
     deinit { close(file) }
+
+    /// By the receiver, whose loop goes round.
+    func ticked(at now: UInt64) { lastTick.store(now, ordering: .relaxed) }
+    func hasTicked(since time: UInt64) -> Bool { lastTick.load(ordering: .relaxed) > time }
 
     /// For the receiver; may be late, never wrong for good.
     var hasMail: Bool { isFilled.load(ordering: .acquiring) }

@@ -13,6 +13,8 @@ struct Settings {
     var isReloading = false
     /// SIGHUP came while the file was being read.
     var mustReloadAgain = false
+    /// Why it was not taken over the last time.
+    var fault: String?
 }
 
 /// SIGHUP: the configuration is read again, and no client notices. What goes wrong leaves all as it was.
@@ -24,7 +26,8 @@ extension Reactor {
             return
         }
         settings.isReloading = true
-        notifySupervisor("RELOADING=1\nMONOTONIC_USEC=\(now.nanoseconds / 1000)")
+        supervisor.tell(
+            status: "reads the configuration again", with: "RELOADING=1\nMONOTONIC_USEC=\(now.nanoseconds / 1000)")
         let present = Reload.Present(
             options: settings.options, origins: Set(listeners.compactMap { $0?.origin }), hasOthers: hasActivated,
             mirrors: group.mirrors)
@@ -36,12 +39,15 @@ extension Reactor {
     mutating func reloaded(_ result: Result<Reload, DiskError>) {
         settings.isReloading = false
         switch result {
-        case .failure(let error): logger.error("the configuration is not taken over: \(error.description)")
+        case .failure(let error):
+            logger.error("the configuration is not taken over: \(error.description)")
+            settings.fault = error.description
         case .success(let reload):
             if isStopping { return reload.giveBack() }
+            settings.fault = nil
             take(reload)
         }
-        notifySupervisor("READY=1")
+        tellReady()
         if settings.mustReloadAgain {
             settings.mustReloadAgain = false
             beginReload()

@@ -12,7 +12,7 @@ internal import URing
 /// them.
 ///
 /// Files: `+Disks` (operations of the core and their completions), `+Joining` and `+Returning` (disks that come and go), `+Connections` (accepting, reading,
-/// sending), `+Requests` (from NBD requests to the core and back), `+Group` (mail between reactors), `+Reload`, `+Control`,
+/// sending), `+Requests` (from NBD requests to the core and back), `+Group` (mail between reactors), `+Reload`, `+Supervisor`, `+Control`,
 /// `+Commands` and `+Resolve` (the control socket).
 struct Reactor: ~Copyable {
     /// What a completion is about; the top byte of its user data.
@@ -115,6 +115,10 @@ struct Reactor: ~Copyable {
     var stopComplaints: [String] = []
     /// Of the first reactor.
     var eventProgram: EventProgram?
+    /// Of the first reactor; there is none on the others.
+    var supervisor = Supervisor(environment: [:])
+    /// When the mirrors are looked at next for its sake; monotonic nanoseconds.
+    var nextConditionsAt: UInt64 = 0
     var isStopping: Bool { stopDeadline != nil }
     /// The last wait was a short one.
     private var isBrisk = false
@@ -230,17 +234,21 @@ struct Reactor: ~Copyable {
             now = currentInstant()
             if !isOpen, mirrors.indices.allSatisfy({ mirrors[$0].mirror.isOpen || mirrors[$0].isStopped }) {
                 isOpen = true
+                noteConditions()
                 post(.opened, to: 0)
             }
             if !isReady, unopened == 0 {
                 isReady = true
                 whenReady(self)
+                tellReady()
             }
             turn()
             if let deadline = stopDeadline {
                 if isEverythingStopped(), areRepliesSent() { return finish() }
                 if now.nanoseconds > deadline {
-                    logger.error("not every request came back from the disks in time; the next start will resync")
+                    let text = "not every request came back from the disks in time; the next start will resync"
+                    logger.error("\(text)")
+                    if isFirst { supervisor.tell(status: text) }
                     return false
                 }
             }
@@ -338,6 +346,7 @@ struct Reactor: ~Copyable {
             deliver(.tick, to: index)
         }
         watchDisks()
+        tellSupervisor()
     }
 
     private mutating func completed(_ completion: Completion) {
@@ -410,7 +419,7 @@ struct Reactor: ~Copyable {
         guard stopDeadline == nil else { return }
         if isFirst {
             logger.info("stopping")
-            notifySupervisor("STOPPING=1")
+            supervisor.tell(status: "stopping: writes what is left, and marks it clean", with: "STOPPING=1")
             broadcast(.stop)
         }
         stopDeadline = now.nanoseconds + limits.stopNanoseconds

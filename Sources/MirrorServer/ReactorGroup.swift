@@ -28,6 +28,10 @@ final class ReactorGroup: Sendable {
     private let owners = Mutex<[String: String]>([:])
     /// Mirrors that copy, or would if no other came first.
     private let copying = Mutex<[String: ResyncPriority]>([:])
+    /// There is a service manager that wants to know.
+    let isSupervised: Bool
+    /// By mirror: its state and why, in one line.
+    private let currentConditions = Mutex<[String: String]>([:])
 
     /// More than two for each mirror would have nothing to do.
     static func useful(threads: Int, mirrors: Int) -> Int { min(threads, 2 * max(mirrors, 1)) }
@@ -35,7 +39,10 @@ final class ReactorGroup: Sendable {
     /// - Parameters:
     ///   - threads: at least 1, at most `useful`.
     ///   - mirrors: how many are served at start.
-    init(threads: Int, mirrors: Int, policies: Policies = Policies()) throws(SystemError) {
+    init(
+        threads: Int, mirrors: Int, policies: Policies = Policies(), isSupervised: Bool = false
+    ) throws(SystemError) {
+        self.isSupervised = isSupervised
         currentPolicies = Mutex(policies)
         var mailboxes: [Mailbox] = []
         for _ in 0..<threads { mailboxes.append(try Mailbox()) }
@@ -84,6 +91,12 @@ final class ReactorGroup: Sendable {
             copying.filter { $0.value > priority }.max { ($0.value, $1.key) < ($1.value, $0.key) }?.key
         }
     }
+
+    var conditions: [String: String] { currentConditions.withLock { $0 } }
+    func note(_ mirror: String, _ condition: String) { currentConditions.withLock { $0[mirror] = condition } }
+
+    /// Whether every loop went round since then; monotonic nanoseconds.
+    func allTicked(since time: UInt64) -> Bool { mailboxes.allSatisfy { $0.hasTicked(since: time) } }
 
     func claimDisks(of mirror: borrowing ServedMirror) {
         for case let disk? in mirror.disks { claim(disk.path, mirror: mirror.name) }

@@ -101,6 +101,7 @@ extension ServerOptions {
         var names: [String] = []
         if control != other.control { names.append("control") }
         if threads != other.threads { names.append("threads") }
+        if lockMemory ?? false != other.lockMemory ?? false { names.append("lock-memory") }
         if defaultMirror != other.defaultMirror { names.append("default") }
         if allowDegraded != other.allowDegraded { names.append("degraded") }
         if isReadOnly != other.isReadOnly { names.append("read-only") }

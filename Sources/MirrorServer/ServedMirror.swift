@@ -120,17 +120,26 @@ struct ServedMirror: ~Copyable {
 
     // MARK: reports
 
+    /// As reports tell it.
+    func condition() -> (state: String, reason: String?) { condition(mirror.status()) }
+
+    private func condition(_ status: MirrorStatus) -> (state: String, reason: String?) {
+        guard !returning.isLastStand else {
+            let state = status.state == .healthy ? .degraded : status.state
+            return (isStopped && status.state != .healthy ? "offline" : state.rawValue, Self.lastStandText)
+        }
+        return (isStopped ? "offline" : status.state.rawValue, status.reason.map { withPaths($0) })
+    }
+
     /// Without what the sockets know: clients, and requests that wait for room.
     func report() -> StatusReport.Mirror {
         let status = mirror.status()
+        let condition = condition(status)
         var report = StatusReport.Mirror(
-            name: name, uuid: status.record.mirror.description, size: status.record.dataBytes,
-            state: isStopped ? "offline" : status.state.rawValue)
-        report.reason = status.reason.map { withPaths($0) }
+            name: name, uuid: status.record.mirror.description, size: status.record.dataBytes, state: condition.state)
+        report.reason = condition.reason
         report.action = status.action
         if returning.isLastStand {
-            if status.state == .healthy { report.state = MirrorStatus.State.degraded.rawValue }
-            report.reason = Self.lastStandText
             report.action = "add a disk: plexus add \(name) DISK; or copy the contents away from a client"
         }
         report.generation = status.record.generation.description

@@ -35,6 +35,8 @@ public struct ServerOptions: Sendable {
     public var scrubLimit: UInt64?
     /// Reactors, each on a thread of its own. Nil: one.
     public var threads: Int?
+    /// See `stayInMemory`. Nil: no.
+    public var lockMemory: Bool?
 
     public static let threadsAllowed = 1...64
 
@@ -74,11 +76,21 @@ public struct ServerOptions: Sendable {
         if let directory = ProcessInfo.processInfo.environment["XDG_RUNTIME_DIR"], !directory.isEmpty {
             return "\(directory)/plexus"
         }
-        return "/run/plexus"
+        return systemDirectory
     }
+
+    private static let systemDirectory = "/run/plexus"
 
     public static var defaultSocket: String { "\(runtimeDirectory)/nbd.sock" }
     public static var defaultControl: String { "\(runtimeDirectory)/control.sock" }
+
+    /// Where verbs look for the server: one of this user's, else the one of the system, if that is there. A root who is
+    /// logged in has a runtime directory of the session, and the server that systemd started does not listen there.
+    public static var presentControl: String {
+        let ofSystem = "\(systemDirectory)/control.sock"
+        let isOther = unsafe access(defaultControl, F_OK) != 0 && access(ofSystem, F_OK) == 0
+        return isOther ? ofSystem : defaultControl
+    }
 }
 
 /// `plexus serve`.
@@ -96,6 +108,10 @@ public enum Server {
     ) throws -> Int32 {
         signal(SIGPIPE, SIG_IGN)
         raiseFileLimit()
+        var supervisor = Supervisor(environment: ProcessInfo.processInfo.environment)
+        // Before there are threads, rings and buffers.
+        if options.lockMemory ?? false { try stayInMemory() }
+        supervisor.tell(status: "opens \(options.disks.count) disks")
         let handedOver = Listener.activated()
         let eventProgram = try options.onEvent.map { path throws(DiskError) in
             try EventProgram(path: path, logger: logger)
@@ -127,7 +143,9 @@ public enum Server {
         let wanted = options.threads ?? 1
         let count = ReactorGroup.useful(threads: wanted, mirrors: opening.served.count)
         if count < wanted { logger.warning("\(count) threads are used: more than two for each mirror have no work") }
-        let group = try ReactorGroup(threads: count, mirrors: opening.served.count, policies: options.policies)
+        let group = try ReactorGroup(
+            threads: count, mirrors: opening.served.count, policies: options.policies,
+            isSupervised: supervisor.isPresent)
         var shares = UniqueArray<UniqueArray<ServedMirror>>()
         let routes = deal(&opening.served, to: &shares, group)
         let threads = try ReactorThreads(
@@ -145,11 +163,11 @@ public enum Server {
             throw error
         }
         reactor.eventProgram = eventProgram
+        reactor.supervisor = supervisor
         reactor.settings.read = reread
         threads.run()
         let isClean = reactor.run { reactor in
             for line in addresses(reactor) { announce(line) }
-            notifySupervisor("READY=1")
         }
         let areOthersClean = threads.join()
         eventProgram?.finish(withinSeconds: 5)

@@ -65,6 +65,13 @@ struct Serve: ParsableCommand {
     )
     var writeDeadline: Int?
 
+    @Flag(
+        inversion: .prefixedNo,
+        help:
+            "Keep all memory of the server in memory, some 500 MB, and never wait for memory until others have written theirs. Needed where a mirror is attached to the machine that serves it: else both may wait for each other for ever when memory runs short. Needs root or CAP_SYS_RESOURCE. Default: no."
+    )
+    var lockMemory: Bool?
+
     @Flag(help: "Start although in-sync plexes are absent. They may hold newer data, and are rebuilt when they return.")
     var degraded = false
 
@@ -85,6 +92,7 @@ struct Serve: ParsableCommand {
                 throw Failure("--threads: \(ServerOptions.threadsRefusal(threads))")
             }
             options.threads = threads
+            options.lockMemory = lockMemory
             options.onEvent = onEvent
             if let rejoinDelay, !ServerOptions.secondsAllowed.contains(rejoinDelay) {
                 throw Failure("--rejoin-delay: \(ServerOptions.secondsRefusal(rejoinDelay))")

@@ -35,7 +35,7 @@ struct ByteSize: ExpressibleByArgument {
 
 struct ControlOptions: ParsableArguments {
     @Option(name: .customLong("control"), help: "The server's control socket.")
-    var controlPath: String = ServerOptions.defaultControl
+    var controlPath: String = ServerOptions.presentControl
 
     func client() throws -> ControlClient { try ControlClient(path: controlPath) }
 

@@ -38,6 +38,7 @@ import Testing
         write-deadline = 5
         scrub-every = "30d"
         scrub-limit = "20M"
+        lock-memory = true
         """
 
     @Test func everySettingIsTaken() throws {
@@ -50,6 +51,7 @@ import Testing
         #expect(options.threads == 4 && options.autoRejoin == false && options.rejoinSeconds == 60)
         #expect(options.spareSeconds == 600 && options.writeDeadlineSeconds == 5)
         #expect(options.scrubSeconds == 2_592_000 && options.scrubLimit == 20 << 20)
+        #expect(options.lockMemory == true)
     }
 
     @Test func commandLineDecides() throws {
@@ -60,9 +62,11 @@ import Testing
         given.control = "/tmp/control"
         given.defaultMirror = "other"
         given.threads = 2
+        given.lockMemory = false
         let options = try options(Self.full, given)
         #expect(options.disks == ["/dev/sdc"] && options.socket == "/tmp/socket" && options.listen == ["10809"])
         #expect(options.control == "/tmp/control" && options.defaultMirror == "other" && options.threads == 2)
+        #expect(options.lockMemory == false)
     }
 
     @Test(arguments: ["", "# nothing\n", "degraded = false\nread-only = false"]) func emptyFileChangesNothing(
@@ -71,7 +75,7 @@ import Testing
         let options = try options(text)
         #expect(options.disks.isEmpty && options.socket == nil && options.listen.isEmpty && options.control == nil)
         #expect(options.defaultMirror == nil && !options.allowDegraded && !options.isReadOnly)
-        #expect(options.threads == nil)
+        #expect(options.threads == nil && options.lockMemory == nil)
     }
 
     @Test func oneAddressNeedsNoList() throws {
@@ -81,7 +85,7 @@ import Testing
     @Test(arguments: ["disk", "Disks", "readonly", "read_only"]) func unknownKeyIsNamedWithTheKnown(key: String) throws
     {
         let known =
-            "auto-rejoin, control, default, degraded, disks, listen, on-event, read-only, rejoin-delay, scrub-every, scrub-limit, socket, spare-delay, threads, write-deadline"
+            "auto-rejoin, control, default, degraded, disks, listen, lock-memory, on-event, read-only, rejoin-delay, scrub-every, scrub-limit, socket, spare-delay, threads, write-deadline"
         try #expect(refusedText("\n# here\n\(key) = true") == "line 3: unknown key \(key); known: \(known)")
     }
 
@@ -97,7 +101,8 @@ import Testing
     @Test(arguments: [
         #"disks = "/dev/sda""#, "socket = 3", "control = true", "default = []", #"degraded = "yes""#, "read-only = 1",
         "listen = true", "socket = 1.5", "control = 2026-11-21", "default = { a = 1 }",
-        "threads = true", "auto-rejoin = 1", "rejoin-delay = true", #"threads = "2""#, "threads = 2.5", "threads = -1",
+        "threads = true", "auto-rejoin = 1", "lock-memory = 1", "rejoin-delay = true", #"threads = "2""#,
+        "threads = 2.5", "threads = -1",
         "socket = 1",
     ])
     func valueOfTheWrongKindIsRefused(line: String) throws {

@@ -57,7 +57,7 @@ def binary() -> Path:
         candidate = REPOSITORY / ".build" / kind / "plexus"
         if candidate.exists():
             return candidate
-    raise SystemExit("plexus is not built: run swift build -c release --product plexus, or set PLEXUS")
+    raise SystemExit("plexus is not built: run swift build -c release --static-swift-stdlib --product plexus, or set PLEXUS")
 
 
 def rejoin_options(options) -> list[str]:
