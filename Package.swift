@@ -61,6 +61,7 @@ let package = Package(
         .systemLibrary(name: "CLibBlkid", providers: [.apt(["libblkid-dev"])]),
         .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "CProcessor"),
+        .target(name: "CFilePassing"),
         .target(name: "URing", dependencies: ["CLibURing"], swiftSettings: strict),
         .target(name: "Control", swiftSettings: strict),
         .target(
@@ -71,6 +72,7 @@ let package = Package(
             name: "MirrorServer",
             dependencies: [
                 "Bytes", "NBDProtocol", "MirrorFormat", "MirrorCore", "URing", "Control", "CLibBlkid", "CLinux",
+                "CFilePassing",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "BasicContainers", package: "swift-collections"),
                 .product(name: "DequeModule", package: "swift-collections"),

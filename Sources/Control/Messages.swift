@@ -3,7 +3,7 @@ public struct ControlRequest: Codable, Sendable {
     public enum Verb: String, Codable, Sendable {
         case status, `break`, join, add, replace, spare, resync, scrub, dissolve, offline, online, clear, reactivate,
             writeMostly = "write-mostly",
-            stop, events, resolve
+            stop, events, resolve, takeover
     }
 
     public static let currentVersion = 1
@@ -57,6 +57,8 @@ public struct ControlResponse: Codable, Sendable {
     public var status: StatusReport?
     public var events: [EventReport]?
     public var scrub: ScrubReport?
+    /// Sockets follow.
+    public var takeover: TakeoverReport?
 
     public init(isLast: Bool = true) { self.isLast = isLast }
 

@@ -52,6 +52,21 @@ final class Connection {
         progressAt = now
     }
 
+    /// Another server process had it. What it received and did not understand yet is `received`.
+    init(file: Int32, resuming session: consuming Session, received: [UInt8], discarding: Int, now: UInt64) {
+        index = 0
+        generation = 0
+        self.file = file
+        self.session = session
+        inbox = received
+        self.discarding = discarding
+        acceptedAt = now
+        progressAt = now
+    }
+
+    /// Nothing is owed to it, and no request of it is half received but for what is in `inbox`.
+    var isDrained: Bool { requestsInFlight == 0 && !hasOutput && receiving == nil }
+
     var hasOutput: Bool { rawSent < rawOutput.count || !replies.isEmpty }
 
     /// It is served by another reactor from now on. Nothing of it is in flight, for it has only shaken hands.
@@ -172,6 +187,8 @@ struct ServerLimits {
     /// How long the thread waits for the next event without falling asleep, if the one before came as soon.
     var spinNanoseconds: UInt64 = 50_000
     var stopNanoseconds: UInt64 = 60_000_000_000
+    /// For all clients to have their answers, before another server takes over.
+    var handoverNanoseconds: UInt64 = 10_000_000_000
 
     /// - Parameter threads: they share the memory, as far as each can still take the largest request.
     init(threads: Int) {

@@ -54,6 +54,12 @@ enum Note {
     case gathered(GatheredReports, ticket: UInt64, from: Int)
     case standBy(HotSpare)
     case stop
+    /// No more requests are read: another server process takes over.
+    case handOver
+    /// All clients of a reactor have their answers; or why that can't be waited for.
+    case drained(from: Int, complaint: String?)
+    /// It does not.
+    case handOverCancelled
     /// A reply was sent from this memory of the receiver's.
     case unpin(UInt)
     /// The buffer of the receiver's at this address is in no disk's hands any more.

@@ -17,7 +17,7 @@ extension Reactor {
         }
         do throws(DiskError) {
             switch request.verb {
-            case .status, .events, .resolve: preconditionFailure("no command for one mirror")
+            case .status, .events, .resolve, .takeover: preconditionFailure("no command for one mirror")
             case .stop:
                 deliver(.tick, to: mirror)  // The event log is written at ticks; there will be no other.
                 send(.stop, to: mirror, for: asker)

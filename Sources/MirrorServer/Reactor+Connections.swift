@@ -21,7 +21,8 @@ extension Reactor {
     }
 
     mutating func accept(_ index: Int) {
-        guard let listener = listeners[index] else { return }
+        // While another server takes over they wait in the queue, for that or for this one.
+        guard let listener = listeners[index], handover == nil else { return }
         while true {
             guard isStopping || handshaking < limits.handshakes else {
                 // A burst of honest clients is served in a moment; idle ones are gone in ten seconds.
@@ -120,7 +121,7 @@ extension Reactor {
         wantSend(connection)
     }
 
-    private mutating func enqueue(_ connection: Connection) {
+    mutating func enqueue(_ connection: Connection) {
         guard !connection.isQueued, !connection.isBlocked, !connection.isEnding else { return }
         connection.isQueued = true
         ready.append(connection.index)
@@ -175,14 +176,22 @@ extension Reactor {
     /// Reads until the socket is empty, the connection is blocked, or its turn is over.
     private mutating func receive(_ connection: Connection) {
         var turns = 8
+        guard mayRead(connection) else { return }
         if !connection.inbox.isEmpty, connection.receiving == nil { parseInbox(connection) }
-        while turns > 0, connections[connection.index] === connection, !connection.isBlocked, !connection.isEnding {
+        while turns > 0, connections[connection.index] === connection, !connection.isBlocked, !connection.isEnding,
+            mayRead(connection)
+        {
             guard connection.isReadable else { return }
             turns -= 1
             if connection.receiving != nil { receivePayload(connection) } else { receiveRequests(connection) }
         }
-        if connections[connection.index] === connection, connection.isReadable { enqueue(connection) }
+        if connections[connection.index] === connection, connection.isReadable, mayRead(connection) {
+            enqueue(connection)
+        }
     }
+
+    /// While another server takes over only requests are completed that have begun to arrive.
+    private func mayRead(_ connection: Connection) -> Bool { handover == nil || connection.receiving != nil }
 
     /// What was left over is parsed without waiting for more.
     private mutating func parseInbox(_ connection: Connection) {

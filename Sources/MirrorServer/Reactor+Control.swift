@@ -135,6 +135,7 @@ extension Reactor {
         switch request.verb {
         case .status, .events: startGathering(request, for: control)
         case .resolve: resolve(request, from: asker)
+        case .takeover: beginHandover(to: asker)
         case .stop where request.mirror == nil:
             control.asksToStop = true
             respond(stopAll(), to: asker)
@@ -244,7 +245,7 @@ extension Reactor {
         switch gathering.request.verb {
         case .events: answerEvents(gathering)
         case .status, .resolve, .break, .join, .add, .replace, .spare, .resync, .scrub, .dissolve, .offline, .online,
-            .clear, .writeMostly, .reactivate, .stop:
+            .clear, .writeMostly, .reactivate, .stop, .takeover:
             answerStatus(gathering)
         }
     }

@@ -71,6 +71,9 @@ extension Reactor {
         case .gathered(let part, let ticket, let reactor): gathered(part, ticket, from: reactor)
         case .standBy(let spare): standBy(spare)
         case .stop: beginStop()
+        case .handOver: stopReading()
+        case .drained(let reactor, let complaint): drained(reactor, complaint)
+        case .handOverCancelled: resumeReading()
         case .unpin(let address): unpin(address)
         case .unpinned(let address): unpinned(address)
         case .complaint(let text): stopComplaints.append(text)
@@ -99,7 +102,8 @@ extension Reactor {
         guard let route = route(to: place) else { return }
         routes[route].isStopped = true
         updateCatalog()
-        endConnections(to: route)
+        // Those that are left to another server are served on.
+        if handover == nil { endConnections(to: route) }
     }
 
     // MARK: requests

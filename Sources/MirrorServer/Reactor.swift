@@ -111,6 +111,8 @@ struct Reactor: ~Copyable {
     var stopDeadline: UInt64?
     /// Set when all mirrors are stopped: until when the last replies may take.
     var drainDeadline: UInt64?
+    /// Set while another process takes over.
+    var handover: HandoverStage?
     /// What did not go well while stopping, for whoever asked for it.
     var stopComplaints: [String] = []
     /// Of the first reactor.
@@ -287,6 +289,7 @@ struct Reactor: ~Copyable {
         endBatches()
         leaveMail()
         sendAll()
+        followHandover()
     }
 
     /// Waits until something happens, for a tick at most. While things happen in quick succession the processor is kept
@@ -419,7 +422,9 @@ struct Reactor: ~Copyable {
         guard stopDeadline == nil else { return }
         if isFirst {
             logger.info("stopping")
-            supervisor.tell(status: "stopping: writes what is left, and marks it clean", with: "STOPPING=1")
+            supervisor.tell(
+                status: "stopping: writes what is left, and marks it clean",
+                with: handover == nil ? "STOPPING=1" : nil)
             broadcast(.stop)
         }
         stopDeadline = now.nanoseconds + limits.stopNanoseconds
@@ -449,10 +454,16 @@ struct Reactor: ~Copyable {
 
     private mutating func finish() -> Bool {
         sendAll()
-        for case let listener? in listeners { listener.shut() }
-        controlListener?.shut()
+        if handover != nil {
+            leaveClients()
+            // The other process opens them now; this one's memory may live on.
+            for index in mirrors.indices { mirrors[index].shutDisks() }
+        } else {
+            for case let listener? in listeners { listener.shut() }
+            controlListener?.shut()
+        }
         for connection in connections { if let connection { close(connection) } }
-        for control in controls { if let control { endControl(control) } }
+        for case let control? in controls where control.key != handover?.asker { endControl(control) }
         return true
     }
 }

@@ -26,6 +26,8 @@ final class ReactorGroup: Sendable {
     private let places = Mutex<[MirrorUUID: MirrorPlace]>([:])
     /// Which mirror has a disk open, by path.
     private let owners = Mutex<[String: String]>([:])
+    /// For another server process.
+    private let clientsLeft = Mutex<[Handover.Client]>([])
     /// Mirrors that copy, or would if no other came first.
     private let copying = Mutex<[String: ResyncPriority]>([:])
     /// There is a service manager that wants to know.
@@ -97,6 +99,10 @@ final class ReactorGroup: Sendable {
 
     /// Whether every loop went round since then; monotonic nanoseconds.
     func allTicked(since time: UInt64) -> Bool { mailboxes.allSatisfy { $0.hasTicked(since: time) } }
+
+    func leave(_ client: Handover.Client) { clientsLeft.withLock { $0.append(client) } }
+    var leftClients: [Handover.Client] { clientsLeft.withLock { $0 } }
+    var claimedPaths: [String] { owners.withLock { $0.keys.sorted() } }
 
     func claimDisks(of mirror: borrowing ServedMirror) {
         for case let disk? in mirror.disks { claim(disk.path, mirror: mirror.name) }

@@ -2,7 +2,7 @@ internal import BasicContainers
 internal import Control
 internal import Foundation
 internal import Glibc
-public import Logging
+package import Logging
 internal import MirrorCore
 internal import MirrorFormat
 internal import URing
@@ -95,48 +95,58 @@ public struct ServerOptions: Sendable {
 
 /// `plexus serve`.
 public enum Server {
-    /// Runs until it is stopped.
+    /// Runs until it is stopped, or another process has taken over.
     ///
     /// - Parameters:
+    ///   - arguments: of the program, without its name; a process that takes over may use them again.
+    ///   - handover: from another process that served until now.
     ///   - reread: gives the options anew at SIGHUP; nil: SIGHUP stops the server.
     ///   - announce: called with a line for the user once everything answers.
     /// - Returns: the exit code.
     /// - Throws: `DiskError` when it can't start.
-    public static func run(
-        _ options: ServerOptions, reread: (@Sendable () throws -> ServerOptions)? = nil, logger: Logger,
-        announce: (String) -> Void
+    package static func run(
+        _ options: ServerOptions, arguments: [String] = [], handover: Handover? = nil,
+        reread: (@Sendable () throws -> ServerOptions)? = nil,
+        logger: Logger, announce: (String) -> Void
     ) throws -> Int32 {
         signal(SIGPIPE, SIG_IGN)
         raiseFileLimit()
         var supervisor = Supervisor(environment: ProcessInfo.processInfo.environment)
         // Before there are threads, rings and buffers.
         if options.lockMemory ?? false { try stayInMemory() }
-        supervisor.tell(status: "opens \(options.disks.count) disks")
-        let handedOver = Listener.activated()
+        var options = options
+        var handover = handover
+        while true {
+            options.disks += (handover?.report.disks ?? []).filter { !options.disks.contains($0) }
+            supervisor.tell(status: "opens \(options.disks.count) disks")
+            guard
+                let left = try serve(
+                    options, arguments, handover, reread: reread, supervisor: supervisor, logger: logger,
+                    announce: announce)
+            else { return 0 }
+            if let process = left.leave() {
+                logger.info("process \(process) has taken over")
+                supervisor.tell("MAINPID=\(process)")
+                return 0
+            }
+            logger.error("the other server ended before it served: this one goes on")
+            handover = left
+        }
+    }
+
+    /// - Returns: what another process is to have; nil when the server was stopped.
+    private static func serve(
+        _ options: ServerOptions, _ arguments: [String], _ handover: Handover?,
+        reread: (@Sendable () throws -> ServerOptions)?,
+        supervisor: Supervisor, logger: Logger, announce: (String) -> Void
+    ) throws -> Handover? {
         let eventProgram = try options.onEvent.map { path throws(DiskError) in
             try EventProgram(path: path, logger: logger)
         }
-        var opening = try Opening.open(options.disks, options.opening)
-        for warning in opening.warnings { logger.warning("\(warning)") }
-        for refused in opening.refused {
-            logger.error("mirror=\(refused.name) state=\(refused.state): \(refused.reason); \(refused.action)")
-        }
-        // A split is no reason to leave: `plexus status` tells of it, and `plexus resolve` ends it.
-        let hasSplit = opening.refused.contains { $0.split != nil }
-        guard !opening.served.isEmpty || (hasSplit && !options.isReadOnly) else { throw nothingToServe(opening) }
-        if let name = options.defaultMirror,
-            !opening.served.indices.contains(where: { opening.served[$0].name == name })
-        {
-            throw DiskError("--default \(name): no such mirror on these disks")
-        }
-        let listeners = try listen(options, handedOver)
-        let control: Listener?
-        do throws(DiskError) {
-            control = try controlSocket(options, isActivated: !handedOver.isEmpty, logger)
-        } catch {
-            for listener in listeners { listener.shut() }
-            throw error
-        }
+        var opening = try open(options, logger)
+        let (listeners, control) =
+            try handover.map { left throws(DiskError) in try sockets(options, left) }
+            ?? sockets(options, logger)
         // Before there are other threads, so that none of them gets these signals.
         var signals = stopSignals(isHangUpAmong: reread != nil)
         unsafe sigprocmask(SIG_BLOCK, &signals, nil)
@@ -166,8 +176,10 @@ public enum Server {
         reactor.supervisor = supervisor
         reactor.settings.read = reread
         threads.run()
+        reactor.welcome(handover?.clients ?? [])
         let isClean = reactor.run { reactor in
             for line in addresses(reactor) { announce(line) }
+            handover?.isServing()
         }
         let areOthersClean = threads.join()
         eventProgram?.finish(withinSeconds: 5)
@@ -175,8 +187,77 @@ public enum Server {
             // Not by way of whatever gives memory back that a disk may still be writing from.
             _exit(1)
         }
+        let left = reactor.takePeer().map { peer in
+            Handover(
+                arguments: arguments, control: control, listeners: reactor.listeners.compactMap { $0 },
+                clients: group.leftClients,
+                disks: group.claimedPaths, environment: ProcessInfo.processInfo.environment, peer: peer)
+        }
         _ = consume reactor
-        return 0
+        return left
+    }
+
+    private static func open(_ options: ServerOptions, _ logger: Logger) throws(DiskError) -> Opening {
+        let opening = try Opening.open(options.disks, options.opening)
+        for warning in opening.warnings { logger.warning("\(warning)") }
+        for refused in opening.refused {
+            logger.error("mirror=\(refused.name) state=\(refused.state): \(refused.reason); \(refused.action)")
+        }
+        // A split is no reason to leave: `plexus status` tells of it, and `plexus resolve` ends it.
+        let hasSplit = opening.refused.contains { $0.split != nil }
+        guard !opening.served.isEmpty || (hasSplit && !options.isReadOnly) else { throw nothingToServe(opening) }
+        if let name = options.defaultMirror,
+            !opening.served.indices.contains(where: { opening.served[$0].name == name })
+        {
+            throw DiskError("--default \(name): no such mirror on these disks")
+        }
+        return opening
+    }
+
+    private static func sockets(
+        _ options: ServerOptions, _ logger: Logger
+    ) throws(DiskError) -> (listeners: [Listener], control: Listener?) {
+        let handedOver = Listener.activated()
+        let listeners = try listen(options, handedOver)
+        do throws(DiskError) {
+            return (listeners, try controlSocket(options, isActivated: !handedOver.isEmpty, logger))
+        } catch {
+            for listener in listeners { listener.shut() }
+            throw error
+        }
+    }
+
+    /// Those of another process, as far as they are wanted, and what is wanted beyond that.
+    ///
+    /// The other one goes on with all of its own if this fails: none may be removed before.
+    private static func sockets(
+        _ options: ServerOptions, _ handover: Handover
+    ) throws(DiskError) -> (listeners: [Listener], control: Listener?) {
+        let present = handover.listeners
+        let wanted = options.listenOrigins(hasOthers: present.contains { $0.origin == nil })
+        var new: [Listener] = []
+        do throws(DiskError) {
+            for origin in wanted where !present.contains(where: { $0.origin == origin }) {
+                new += try Listener.listen(origin)
+            }
+            var control = handover.control
+            if let path = options.control ?? (control == nil ? ServerOptions.defaultControl : nil),
+                path != control?.path
+            {
+                let own = try Listener.unix(path)
+                control?.shut()
+                control = own
+            }
+            for listener in present where !isWanted(listener, wanted) { listener.shut() }
+            return (present.filter { isWanted($0, wanted) } + new, control)
+        } catch {
+            for listener in new { listener.shut() }
+            throw error
+        }
+    }
+
+    private static func isWanted(_ listener: Listener, _ origins: [String]) -> Bool {
+        listener.origin.map { origins.contains($0) } ?? true
     }
 
     /// Each mirror goes to its reactor.

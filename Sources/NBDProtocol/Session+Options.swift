@@ -145,7 +145,7 @@ extension Session {
         return (export, name)
     }
 
-    private mutating func enterTransmission(_ export: ExportDescription, name: String) {
+    mutating func enterTransmission(_ export: ExportDescription, name: String) {
         self.export = export
         if let contextExportName, contextExportName.utf8.elementsEqual(name.utf8) {
             allocationContextID = Self.allocationID

@@ -50,6 +50,16 @@ package struct Session: ~Copyable {
         self.limits = limits
     }
 
+    /// A session that another server has shaken hands for.
+    package init(
+        resuming export: ExportDescription, structuredReplies: Bool, hasAllocationContext: Bool, limits: SessionLimits
+    ) {
+        self.init(limits: limits)
+        self.structuredReplies = structuredReplies
+        if hasAllocationContext { contextExportName = export.name }
+        enterTransmission(export, name: export.name)
+    }
+
     /// Appends the greeting, to be sent at once after accept:
     ///
     ///     offset  bytes

@@ -69,7 +69,7 @@ struct Attach: ParsableCommand {
                 notifySupervisor("READY=1\nSTATUS=\(keeper.text)")
                 if let logPath { try leaveTerminal(logPath) }
                 // What it is needed for comes when memory may be short: the kernel writes to the device to get some back.
-                do { try stayInMemory() } catch { logger.warning("\(error.description)") }
+                do throws(DiskError) { try stayInMemory() } catch { logger.warning("\(error.description)") }
                 if case .stopped = try keeper.run() {
                     logger.warning(
                         "\(keeper.device.path) stays attached, but is not reconnected any more: plexus attach \(name) takes care of it again, plexus detach \(name) ends it"

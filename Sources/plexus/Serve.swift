@@ -1,4 +1,5 @@
 import ArgumentParser
+import Control
 import Foundation
 import Logging
 import MirrorServer
@@ -78,52 +79,90 @@ struct Serve: ParsableCommand {
     @Flag(help: "Write nothing at all, on any disk.")
     var readOnly = false
 
+    @Flag(
+        help:
+            "Take the place of the server at --control, sockets and clients included: they notice nothing. Without disks and --config its own settings are kept."
+    )
+    var takeover = false
+
     func run() throws {
         try reporting {
-            var options = ServerOptions()
-            options.disks = disks
-            options.socket = socket
-            options.listen = listen
-            options.control = control
-            options.defaultMirror = defaultMirror
-            options.allowDegraded = degraded
-            options.isReadOnly = readOnly
-            if let threads, !ServerOptions.threadsAllowed.contains(threads) {
-                throw Failure("--threads: \(ServerOptions.threadsRefusal(threads))")
+            // A fault of one's own must not cost the clients of the other server anything.
+            let own = try disks.isEmpty && config == nil && takeover ? nil : settings()
+            guard takeover else { return try serve(own ?? settings(), nil, CommandLine.arguments.dropFirst()) }
+            let handover = try Handover.request(from: control ?? ServerOptions.presentControl)
+            if let own { return try serve(own, handover, CommandLine.arguments.dropFirst()) }
+            // Paths that the other was given mean what they meant there.
+            guard FileManager.default.changeCurrentDirectoryPath(handover.report.directory) else {
+                throw Failure("--takeover: \(handover.report.directory), where the other server was started, is gone")
             }
-            options.threads = threads
-            options.lockMemory = lockMemory
-            options.onEvent = onEvent
-            if let rejoinDelay, !ServerOptions.secondsAllowed.contains(rejoinDelay) {
-                throw Failure("--rejoin-delay: \(ServerOptions.secondsRefusal(rejoinDelay))")
+            guard let other = try PlexusCommand.parseAsRoot(handover.report.arguments) as? Serve else {
+                throw Failure("--takeover: what the other server was started with can't be understood")
             }
-            if let spareDelay, !ServerOptions.secondsAllowed.contains(spareDelay) {
-                throw Failure("--spare-delay: \(ServerOptions.secondsRefusal(spareDelay))")
-            }
-            if let writeDeadline, !ServerOptions.secondsAllowed.contains(writeDeadline) {
-                throw Failure("--write-deadline: \(ServerOptions.secondsRefusal(writeDeadline))")
-            }
-            options.writeDeadlineSeconds = writeDeadline
-            options.spareSeconds = spareDelay
-            options.autoRejoin = autoRejoin
-            options.rejoinSeconds = rejoinDelay
-            let given = options
-            let file = config.map(absolute)
-            let read: @Sendable () throws -> ServerOptions = {
-                var options = given
-                if let file { try Configuration(path: file).complete(&options) }
-                guard !options.disks.isEmpty else { throw DiskError("no disks named; usage: plexus serve DISK...") }
-                options.disks = options.disks.map(absolute)
-                options.onEvent = options.onEvent.map(absolute)
-                return options
-            }
-            options = try read()
-            let logger = Logger(label: "plexus", factory: { _ in LineLogHandler() })
-            let code = try Server.run(options, reread: file == nil ? nil : read, logger: logger) { line in
-                print(line)
-                flushOutput()
-            }
-            if code != 0 { throw ExitCode(code) }
+            try serve(other.settings(), handover, handover.report.arguments[...])
         }
+    }
+
+    /// What there is to be done, and how it is read again.
+    private struct Settings {
+        var options: ServerOptions
+        /// Nil: there is no file.
+        var reread: (@Sendable () throws -> ServerOptions)?
+    }
+
+    private func settings() throws -> Settings {
+        let given = try options()
+        let file = config.map(absolute)
+        let read: @Sendable () throws -> ServerOptions = {
+            var options = given
+            if let file { try Configuration(path: file).complete(&options) }
+            guard !options.disks.isEmpty else { throw DiskError("no disks named; usage: plexus serve DISK...") }
+            options.disks = options.disks.map(absolute)
+            options.onEvent = options.onEvent.map(absolute)
+            return options
+        }
+        return Settings(options: try read(), reread: file == nil ? nil : read)
+    }
+
+    private func serve(_ settings: Settings, _ handover: Handover?, _ arguments: ArraySlice<String>) throws {
+        let logger = Logger(label: "plexus", factory: { _ in LineLogHandler() })
+        let code = try Server.run(
+            settings.options, arguments: Array(arguments), handover: handover, reread: settings.reread, logger: logger
+        ) { line in
+            print(line)
+            flushOutput()
+        }
+        if code != 0 { throw ExitCode(code) }
+    }
+
+    private func options() throws -> ServerOptions {
+        var options = ServerOptions()
+        options.disks = disks
+        options.socket = socket
+        options.listen = listen
+        options.control = control
+        options.defaultMirror = defaultMirror
+        options.allowDegraded = degraded
+        options.isReadOnly = readOnly
+        if let threads, !ServerOptions.threadsAllowed.contains(threads) {
+            throw Failure("--threads: \(ServerOptions.threadsRefusal(threads))")
+        }
+        options.threads = threads
+        options.lockMemory = lockMemory
+        options.onEvent = onEvent
+        if let rejoinDelay, !ServerOptions.secondsAllowed.contains(rejoinDelay) {
+            throw Failure("--rejoin-delay: \(ServerOptions.secondsRefusal(rejoinDelay))")
+        }
+        if let spareDelay, !ServerOptions.secondsAllowed.contains(spareDelay) {
+            throw Failure("--spare-delay: \(ServerOptions.secondsRefusal(spareDelay))")
+        }
+        if let writeDeadline, !ServerOptions.secondsAllowed.contains(writeDeadline) {
+            throw Failure("--write-deadline: \(ServerOptions.secondsRefusal(writeDeadline))")
+        }
+        options.writeDeadlineSeconds = writeDeadline
+        options.spareSeconds = spareDelay
+        options.autoRejoin = autoRejoin
+        options.rejoinSeconds = rejoinDelay
+        return options
     }
 }

@@ -1,0 +1,139 @@
+internal import BasicContainers
+internal import Control
+internal import Foundation
+internal import Glibc
+internal import Logging
+internal import MirrorCore
+internal import MirrorFormat
+internal import NBDProtocol
+
+/// Another process takes over, see `Handover`: no request is read any more, those that are here are answered, and then
+/// everything is stopped as always, but for the sockets.
+struct HandoverStage {
+    /// Key of its control connection; known to the first reactor.
+    var asker: UInt64?
+    var deadline: UInt64
+    /// Reactors whose clients do not have all their answers yet; known to the first.
+    var missing: Set<Int>
+    var hasReported = false
+}
+
+extension Reactor {
+    mutating func beginHandover(to asker: UInt64) {
+        guard !isStopping, handover == nil, !settings.isReloading else {
+            return respond(.failure("the server is stopping, or reads its configuration"), to: asker)
+        }
+        logger.info("another server takes over")
+        broadcast(.handOver)
+        stopReading()
+        handover?.asker = asker
+    }
+
+    mutating func stopReading() {
+        handover = HandoverStage(
+            asker: nil, deadline: now.nanoseconds + limits.handoverNanoseconds,
+            missing: Set(group.mailboxes.indices))
+        // What a handshake has agreed on so far can't be handed over. Such a client tries again.
+        for case let connection? in connections where connection.session.phase != .transmission { close(connection) }
+        for index in mirrors.indices where !mirrors[index].isStopped {
+            let status = mirrors[index].mirror.status()
+            if status.state == .suspended {
+                report("mirror \(status.record.name) is suspended: \(status.reason ?? "")")
+            } else if mirrors[index].report().plexes.contains(where: { $0.unanswered > 0 }) {
+                report("a disk of mirror \(status.record.name) still owes answers")
+            }
+        }
+    }
+
+    /// To be called at each turn.
+    mutating func followHandover() {
+        guard let stage = handover, !isStopping else { return }
+        if stage.asker != nil, now.nanoseconds > stage.deadline {
+            return cancelHandover("not all clients took their answers in time, or disks took too long")
+        }
+        guard !stage.hasReported, connections.allSatisfy({ $0?.isDrained ?? true }) else { return }
+        report(nil)
+    }
+
+    private mutating func report(_ complaint: String?) {
+        guard handover?.hasReported == false else { return }
+        handover?.hasReported = true
+        post(.drained(from: place, complaint: complaint), to: 0)
+    }
+
+    mutating func drained(_ reactor: Int, _ complaint: String?) {
+        guard handover != nil, !isStopping else { return }
+        if let complaint { return cancelHandover(complaint) }
+        handover?.missing.remove(reactor)
+        if handover?.missing.isEmpty == true { beginStop() }
+    }
+
+    private mutating func cancelHandover(_ complaint: String) {
+        guard let asker = handover?.asker else { return }
+        logger.warning("the other server does not take over: \(complaint)")
+        broadcast(.handOverCancelled)
+        resumeReading()
+        respond(.failure("\(complaint); this server goes on"), to: asker)
+    }
+
+    mutating func resumeReading() {
+        handover = nil
+        for case let connection? in connections {
+            connection.isReadable = true
+            enqueue(connection)
+        }
+        isAcceptPaused = true
+        hasFreed = true
+    }
+
+    // MARK: at the end
+
+    /// Instead of closing them.
+    mutating func leaveClients() {
+        for (index, connection) in connections.enumerated() {
+            guard let connection, let export = connection.session.export, connection.isDrained else { continue }
+            connections[index] = nil
+            group.leave(
+                Handover.Client(
+                    file: connection.file,
+                    report: TakeoverReport.Client(
+                        export: export.name, size: export.sizeBytes,
+                        structuredReplies: connection.session.structuredReplies,
+                        hasAllocationContext: connection.session.allocationContextID != nil,
+                        received: connection.inbox, discarding: connection.discarding)))
+        }
+    }
+
+    /// The connection of the process that takes over, which is nobody's here any more.
+    mutating func takePeer() -> Int32? {
+        guard let asker = handover?.asker, let index = controls.firstIndex(where: { $0?.key == asker }),
+            let control = controls[index]
+        else { return nil }
+        controls[index] = nil
+        return control.file
+    }
+
+    // MARK: at the start
+
+    /// Clients of another process. What they have sent meanwhile waits in their sockets.
+    mutating func welcome(_ clients: [Handover.Client]) {
+        for client in clients {
+            guard let route = route(to: client.report.export),
+                routes[route].export.sizeBytes == client.report.size
+            else {
+                logger.error("mirror=\(client.report.export): is not served here, a client of it is cut off")
+                Glibc.close(client.file)
+                continue
+            }
+            let connection = Connection(
+                file: client.file,
+                resuming: Session(
+                    resuming: routes[route].export, structuredReplies: client.report.structuredReplies,
+                    hasAllocationContext: client.report.hasAllocationContext, limits: .standard),
+                received: client.report.received, discarding: client.report.discarding, now: now.nanoseconds)
+            group.connectionEntered()
+            let place = routes[route].place
+            post(.adopt(connection, place), to: group.reactor(forClientsOf: place))
+        }
+    }
+}
