@@ -16,6 +16,8 @@ struct HandoverStage {
     /// Reactors whose clients do not have all their answers yet; known to the first.
     var missing: Set<Int>
     var hasReported = false
+    /// Paths of all that was open before the stop.
+    var disks: [String] = []
 }
 
 extension Reactor {
@@ -27,6 +29,35 @@ extension Reactor {
         broadcast(.handOver)
         stopReading()
         handover?.asker = asker
+    }
+
+    /// SIGUSR2: the program that is installed now is to take over, in the same service and with the same log.
+    func beginSuccessor() {
+        guard let control = controlListener?.path, let program = Self.installedProgram else {
+            return logger.error("SIGUSR2: there is no control socket, by which another server could take over")
+        }
+        var none = sigset_t()
+        unsafe sigemptyset(&none)
+        var attributes = posix_spawnattr_t()
+        unsafe posix_spawnattr_init(&attributes)
+        unsafe posix_spawnattr_setsigmask(&attributes, &none)
+        unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+        let texts = [program, "serve", "--takeover", "--control", control]
+        var words = unsafe texts.map { unsafe strdup($0) } + [nil]
+        var pid: pid_t = 0
+        let result = unsafe posix_spawn(&pid, program, nil, &attributes, &words, environ)
+        unsafe words.forEach { unsafe free($0) }
+        unsafe posix_spawnattr_destroy(&attributes)
+        if result != 0 { logger.error("\(program): can't be run: \(errorText(result)); this server goes on") }
+    }
+
+    /// Where this program was started from; an upgrade has put another one there.
+    private static var installedProgram: String? {
+        guard let path = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe") else {
+            return nil
+        }
+        let deleted = " (deleted)"
+        return path.hasSuffix(deleted) ? String(path.dropLast(deleted.count)) : path
     }
 
     mutating func stopReading() {
@@ -65,7 +96,9 @@ extension Reactor {
         guard handover != nil, !isStopping else { return }
         if let complaint { return cancelHandover(complaint) }
         handover?.missing.remove(reactor)
-        if handover?.missing.isEmpty == true { beginStop() }
+        guard handover?.missing.isEmpty == true else { return }
+        handover?.disks = group.claimedPaths
+        beginStop()
     }
 
     private mutating func cancelHandover(_ complaint: String) {

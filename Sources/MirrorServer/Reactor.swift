@@ -371,10 +371,11 @@ struct Reactor: ~Copyable {
         case .controlOutput: controlWritable(value)
         case .signal:
             let signals = takeSignals()
-            if signals.contains(where: { $0 != SIGHUP || settings.read == nil }) {
+            if signals.contains(where: { $0 != SIGUSR2 && ($0 != SIGHUP || settings.read == nil) }) {
                 beginStop()
-            } else if !signals.isEmpty {
-                beginReload()
+            } else {
+                if signals.contains(SIGHUP) { beginReload() }
+                if signals.contains(SIGUSR2) { beginSuccessor() }
             }
             if !completion.hasMore { poll(signalFile, .signal, 0) }
         case .mail:

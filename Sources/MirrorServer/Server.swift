@@ -191,7 +191,7 @@ public enum Server {
             Handover(
                 arguments: arguments, control: control, listeners: reactor.listeners.compactMap { $0 },
                 clients: group.leftClients,
-                disks: group.claimedPaths, environment: ProcessInfo.processInfo.environment, peer: peer)
+                disks: reactor.handover?.disks ?? [], environment: ProcessInfo.processInfo.environment, peer: peer)
         }
         _ = consume reactor
         return left

@@ -21,13 +21,14 @@ private func readClock(_ clock: Int32) -> UInt64 {
     return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
 
-/// The signals that a server takes as messages: all of them stop it in good order, but for SIGHUP where that means to
-/// read the configuration again.
+/// The signals that a server takes as messages: all of them stop it in good order, but for SIGUSR2, and for SIGHUP where that means
+/// to read the configuration again.
 func stopSignals(isHangUpAmong: Bool) -> sigset_t {
     var set = sigset_t()
     unsafe sigemptyset(&set)
     unsafe sigaddset(&set, SIGTERM)
     unsafe sigaddset(&set, SIGINT)
+    unsafe sigaddset(&set, SIGUSR2)
     // A terminal that is closed stops the server in good order too, unless it was started with nohup.
     var hangUp = sigaction()
     let isKept = unsafe sigaction(SIGHUP, nil, &hangUp) != 0 || hangUp.__sigaction_handler.sa_handler != nil
