@@ -19,3 +19,8 @@ def package(bed: Bed):
     bed.guest("package", "Service", disks=disks)
     # It was stopped by systemd, in order.
     bed.host("cmp", "-n", SIZE - 16 * MiB, *(disk.file for disk in disks))
+
+
+@scenario("locked-memory", only_with_all=True, needs=("nbdcopy", "setpriv", "cmp"))
+def locked_memory(bed: Bed):
+    bed.guest("locked", "LockedMemory", disks=[], MUST_LOCK="1")

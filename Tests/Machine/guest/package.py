@@ -104,6 +104,7 @@ class Service(MachineCase):
     def test_service(self):
         # No disks are named: it is not started by anybody, and says why it can't be.
         self.assertEqual(self.systemctl("is-enabled", SERVICE, code=None).stdout.strip(), "disabled")
+        self.rule_is_understood()
         self.call("/usr/bin/plexus", "create", "data", disk("a"), disk("b"))
         with open("/etc/plexus/plexus.toml", "a", encoding="utf-8") as file:
             file.write(f'disks = ["{disk("a")}", "{disk("b")}"]\n')
@@ -117,6 +118,12 @@ class Service(MachineCase):
         self.is_reloaded()
         self.comes_back(files)
         self.is_removed(files)
+
+    def rule_is_understood(self):
+        done = self.call("udevadm", "test", "/sys/block/nbd0", env=os.environ | {"SYSTEMD_LOG_LEVEL": "debug"})
+        said = [line for line in (done.stdout + done.stderr).splitlines() if "60-plexus" in line]
+        # "Reading rules file: ...", and no complaint about a line of it.
+        self.assertEqual([line.split(":")[0] for line in said], ["Reading rules file"], said)
 
     def is_confined(self):
         facts = self.facts()
