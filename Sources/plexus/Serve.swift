@@ -69,7 +69,7 @@ struct Serve: ParsableCommand {
     @Flag(
         inversion: .prefixedNo,
         help:
-            "Keep all memory of the server in memory, some 500 MB, and never wait for memory until others have written theirs. Needed where a mirror is attached to the machine that serves it: else both may wait for each other for ever when memory runs short. Needs root or CAP_SYS_RESOURCE. Default: no."
+            "Keep all memory of the server in memory, some 550 MB, and never wait for memory until others have written theirs. Needed where a mirror is attached to the machine that serves it: else both may wait for each other for ever when memory runs short. Needs root or CAP_SYS_RESOURCE. Default: no."
     )
     var lockMemory: Bool?
 

@@ -262,7 +262,8 @@ class LockedMemory(Case):
         self.need_root()
         done = self.call("setpriv", "--dump")
         if "sys_resource" not in done.stdout:
-            self.skipTest("needs CAP_SYS_RESOURCE")
+            reason = "needs CAP_SYS_RESOURCE; scripts/vm-test locked-memory has it"
+            self.fail(reason) if os.environ.get("MUST_LOCK") else self.skipTest(reason)
 
     def test_all_buffers_are_in_memory_and_locked_before_anything_is_served(self):
         self.need("setpriv", "nbdcopy", "cmp")

@@ -1,0 +1,26 @@
+"""What the Debian package brings, under systemd, in a machine: the services, their confinement, and locked memory."""
+
+from pathlib import Path
+
+from scenario import Bed, MiB, scenario
+
+PACKAGE = Path(__file__).resolve().parents[2] / "scripts" / "package"
+SIZE = 128 * MiB
+
+
+@scenario("package", needs=("dpkg-deb", "dpkg-shlibdeps", "systemctl", "nsenter", "adduser"))
+def package(bed: Bed):
+    disks = [bed.disk("a", SIZE), bed.disk("b", SIZE)]
+    bed.host(PACKAGE, "--binary", bed.binary, "--output", bed.dir, timeout=300)
+    # Unpacked here: it takes the machine minutes. Tests/RealClients/test_package.py has dpkg do all of it.
+    package, = bed.dir.glob("*.deb")
+    bed.host("dpkg-deb", "-x", package, bed.share / "root")
+    bed.host("dpkg-deb", "-e", package, bed.share / "control")
+    bed.guest("package", "Service", disks=disks)
+    # It was stopped by systemd, in order.
+    bed.host("cmp", "-n", SIZE - 16 * MiB, *(disk.file for disk in disks))
+
+
+@scenario("locked-memory", only_with_all=True, needs=("nbdcopy", "setpriv", "cmp"))
+def locked_memory(bed: Bed):
+    bed.guest("locked", "LockedMemory", disks=[], MUST_LOCK="1")
