@@ -72,10 +72,11 @@ let package = Package(
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
+        .target(name: "Rehearsal", dependencies: ["Bytes", "Control", "CLibBlkid"], swiftSettings: strict),
         .executableTarget(
             name: "plexus",
             dependencies: [
-                "MirrorServer", "Control",
+                "MirrorServer", "Control", "Rehearsal",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -108,6 +109,8 @@ let package = Package(
         // What several test targets need; part of no product.
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "RehearsalTests", dependencies: ["Rehearsal", "Control", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "MirrorServerTests",
