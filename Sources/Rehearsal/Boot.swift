@@ -9,12 +9,10 @@ package struct Boot {
     package enum Bus: String, CaseIterable, Sendable {
         case virtio, nvme, sata
 
-        /// - Parameter blockBytes: nil: leave it as it is.
-        fileprivate func device(_ blockBytes: UInt64?) -> String {
-            let size = blockBytes.map { ",logical_block_size=\($0),physical_block_size=4096" } ?? ""
-            return switch self {
-            case .virtio: "virtio-blk-pci,drive=view,bootindex=0\(size)"
-            case .nvme: "nvme,drive=view,serial=plexus,bootindex=0\(size)"
+        fileprivate var device: String {
+            switch self {
+            case .virtio: "virtio-blk-pci,drive=view,bootindex=0"
+            case .nvme: "nvme,drive=view,serial=plexus,bootindex=0"
             case .sata: "ide-hd,drive=view,bus=ide.0,bootindex=0"
             }
         }
@@ -68,13 +66,12 @@ package struct Boot {
             guard let firmware = Self.firmwares.first(where: { isThere($0.0) && isThere($0.1) }) else {
                 return .skipped("install UEFI firmware for QEMU (ovmf)")
             }
-            if bus == .sata, blockBytes != 512 {
+            guard blockBytes == 512 else {
                 return .skipped(
-                    "disks on SATA have blocks of 512 bytes, its partition table counts in \(blockBytes): take another --bus"
-                )
+                    "only disks with blocks of 512 bytes are booted, its partition table counts in \(blockBytes)")
             }
             let computer = Computer(
-                qemu: qemu, image: image, firmware: firmware, link: link, disk: disk, blockBytes: blockBytes)
+                qemu: qemu, image: image, firmware: firmware, link: link, disk: disk)
             let console = workspace.newPath("console")
             var ending = Ending.timeUp
             for isVirtual in Self.hasVirtualisation ? [true, false] : [false] {
@@ -94,7 +91,6 @@ package struct Boot {
         var firmware: (code: String, settings: String)
         var link: String
         var disk: DiskFile
-        var blockBytes: UInt64
     }
 
     /// The processor must be able to, too: where the kernel only emulates that, it takes longer than QEMU's own emulation.
@@ -152,7 +148,6 @@ package struct Boot {
             "driver": computer.disk.isBlockDevice ? "host_device" : "file", "node-name": "plex",
             "filename": computer.link, "locking": "off", "read-only": true, "auto-read-only": false,
         ]
-        let size = computer.blockBytes == 512 ? nil : computer.blockBytes
         return [
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-name", "plexus-drill",
             "-machine", "q35,vmport=off,hpet=off,pflash0=code,pflash1=settings", "-m", String(memoryMiB), "-smp", "1",
@@ -164,7 +159,7 @@ package struct Boot {
             + node(plex) + node(["driver": "raw", "node-name": "disk", "file": "plex", "read-only": true])
             + file("changes", changes, readOnly: false)
             + node(["driver": "qcow2", "node-name": "view", "file": "changes", "backing": "disk"])
-            + ["-device", bus.device(size), "-device", "virtio-rng-pci"]
+            + ["-device", bus.device, "-device", "virtio-rng-pci"]
             + ["-serial", "file:\(console.replacingOccurrences(of: ",", with: ",,"))"]
     }
 

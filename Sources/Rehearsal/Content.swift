@@ -11,7 +11,7 @@ struct Content: Equatable {
 
     /// - Returns: nil if nothing is known there.
     static func find(on disk: DiskFile, offset: UInt64, count: UInt64) -> Content? {
-        guard count >= 1024, let probe = unsafe blkid_new_probe() else { return nil }
+        guard count >= FileSystemCheck.headBytes, let probe = unsafe blkid_new_probe() else { return nil }
         defer { unsafe blkid_free_probe(probe) }
         guard unsafe blkid_probe_set_device(probe, disk.file, blkid_loff_t(offset), blkid_loff_t(count)) == 0 else {
             return nil

@@ -17,16 +17,20 @@ package struct DiskLayout {
         let whole = Stretch(
             number: 0, offset: 0, count: bytes.count, content: Content.find(on: disk, offset: 0, count: bytes.count))
         table = try PartitionTable.find(in: bytes)
-        // The boot sector of a FAT file system may look like an MBR, and behind a file system may lie an old backup GPT.
-        if let found = table, whole.content != nil, found.kind == .mbr || found.isRemains { table = nil }
-        guard let table else {
-            stretches = [whole]
-            return
-        }
-        stretches = table.partitions.map {
+        stretches = (table?.partitions ?? []).map {
             Stretch(
                 number: $0.number, offset: $0.offset, count: $0.count,
                 content: Content.find(on: disk, offset: $0.offset, count: $0.count))
+        }
+        guard let found = table else {
+            stretches = [whole]
+            return
+        }
+        // The boot sector of a FAT file system may look like an MBR, and behind a file system may lie an old backup GPT.
+        let isDoubtful = found.isRemains || found.kind == .mbr && stretches.allSatisfy { $0.content == nil }
+        if whole.content != nil, isDoubtful {
+            table = nil
+            stretches = [whole]
         }
     }
 

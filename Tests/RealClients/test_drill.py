@@ -11,6 +11,7 @@ import unittest
 from pathlib import Path
 
 from plexus import Case, KiB, MiB, binary, wait_until
+from sickdisk import BadBlock
 
 SIZE = 96 * MiB
 # Where the partitions of `partitioned` begin.
@@ -169,11 +170,36 @@ class DataDisks(Drills):
         self.install(server, image)
         self.assertEqual(self.check(self.drill(server), 0, "whole disk")["text"], "btrfs: clean")
         data = image.read_bytes()
-        # Some leaf of some tree: every block of metadata has the file system's UUID behind its checksum.
+        # All blocks of metadata, which have the file system's UUID behind their checksum.
         uuid = data[64 * KiB + 32:64 * KiB + 48]
-        place = next(place for place in range(1 * MiB, len(data), 16 * KiB) if data[place + 32:place + 48] == uuid)
-        again = self.change(server, server.disks[1], place + 100, b"\x5A" * 64)
+        places = [place for place in range(1 * MiB, len(data), 4 * KiB)
+                  if data[place + 32:place + 48] == uuid and place != 64 * MiB]
+        again = self.change(server, server.disks[1], places[0], b"\x5A" * (places[-1] + 16 * KiB - places[0]))
         self.assert_only_fails(self.drill(again, code=1), 1, "whole disk", "btrfs: is damaged: ")
+
+    def test_disk_whose_metadata_lie_elsewhere_is_looked_at_itself(self):
+        disk = self.disk("full.img", SIZE)
+        self.call("mke2fs", "-q", "-t", "ext4", "-d", "/etc/apt", disk)
+        (self.dir / "elsewhere").mkdir()
+        record = self.dir / "elsewhere" / "record"
+        self.plexus("create", "data", "--from", disk, "--metadata", record, self.dir / "copy.img")
+        server = self.serve((record, self.dir / "copy.img"))
+        server.wait_healthy()
+        server.disks[0] = disk  # Where the data are.
+        report = self.drill(server)
+        self.assertEqual([plex["disk"] for plex in report["plexes"]], [str(disk), str(self.dir / "copy.img")])
+        self.assertEqual(self.check(report, 0, "whole disk")["text"], "ext4: clean")
+        server.stop()
+
+    def test_fat_on_the_whole_disk_is_no_partition_table(self):
+        self.need("mkfs.vfat", "fsck.fat")
+
+        def fat(size: int) -> Path:
+            self.call("mkfs.vfat", self.contents(size))
+            return self.dir / "contents.img"
+
+        server, _ = self.filled(fat)
+        self.assertEqual(self.check(self.drill(server), 1, "whole disk")["text"], "vfat: clean")
 
     def test_mirror_is_drilled_while_served_for_reading_only(self):
         server, _ = self.filled()
@@ -294,6 +320,25 @@ class DataDisks(Drills):
 
     def mirror_again(self, server):
         return self.serve(server.disks, label="again")
+
+
+class SparedBlocks(BadBlock, Drills):
+    def test_blocks_in_the_spare_pool_are_no_copy_without_plexus(self):
+        self.need("qemu-io")
+        self.start()
+        self.io("write -P 0x11 4M 2M")
+        self.assertEqual(self.drill(self.server)["outcome"], "pass")
+        self.sick.stubborn.touch()
+        self.io("write -P 0x5a 4M 2M")
+        report = self.drill(self.server, code=1)
+        self.assertEqual(self.check(report, 1, "copy")["outcome"], "pass")
+        self.assert_only_fails(report, 0, "copy", "1 blocks of 4 KiB lie in the spare pool")
+        self.assertIn("plexus reactivate data 0", self.check(report, 0, "copy")["action"])
+        # What that says helps.
+        self.sick.stubborn.unlink()
+        self.server.verb("reactivate", "data", "0")
+        wait_until(lambda: self.server.plex(0)["remapped"] == 0, "the block to be put back")
+        self.assertEqual(self.drill(self.server)["outcome"], "pass")
 
 
 class SystemDisks(Drills):
