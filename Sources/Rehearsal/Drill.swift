@@ -74,7 +74,8 @@ package struct Drill {
         }
         progress("plex \(plex.index), \(Self.systemCheck)")
         checks.append(try checkSystemPartition(layout, disk, link))
-        if let boot {
+        // Without a system partition there is nothing to start, and that has been said.
+        if let boot, layout.table?.systemPartition != nil {
             progress("plex \(plex.index), boot")
             let blockBytes = layout.table?.blockBytes ?? 512
             let verdict = try boot.run(link, disk, blockBytes: blockBytes, in: workspace)
