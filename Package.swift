@@ -78,10 +78,11 @@ let package = Package(
                 .product(name: "DequeModule", package: "swift-collections"),
             ],
             swiftSettings: strict),
+        .target(name: "Rehearsal", dependencies: ["Bytes", "Control", "CLibBlkid"], swiftSettings: strict),
         .executableTarget(
             name: "plexus",
             dependencies: [
-                "MirrorServer", "Control", "Attachment",
+                "MirrorServer", "Control", "Attachment", "Rehearsal",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -115,6 +116,8 @@ let package = Package(
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(name: "AttachmentTests", dependencies: ["Attachment", "CLinux"], swiftSettings: strict),
         .testTarget(name: "URingTests", dependencies: ["URing", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "RehearsalTests", dependencies: ["Rehearsal", "Control", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "ControlTests", dependencies: ["Control", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "MirrorServerTests",

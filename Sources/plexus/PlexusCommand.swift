@@ -17,6 +17,6 @@ struct PlexusCommand: ParsableCommand {
             Break.self, Join.self, Resolve.self, Offline.self, Online.self, Clear.self, Reactivate.self,
             WriteMostly.self, Resync.self,
             Scrub.self, Wait.self, Stop.self, Attach.self, Detach.self,
-            Dissolve.self, Events.self,
+            Drill.self, BootEntries.self, Dissolve.self, Events.self,
         ])
 }

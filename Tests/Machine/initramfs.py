@@ -47,11 +47,16 @@ class Archive:
         return self.out.getvalue()
 
 
-def build(kernel: Kernel) -> bytes:
-    busybox = shutil.which("busybox")
-    binary = Path(busybox).read_bytes() if busybox else b""
+def busybox() -> bytes:
+    found = shutil.which("busybox")
+    binary = Path(found).read_bytes() if found else b""
     if not binary or b"ld-linux" in binary[:4096]:
         raise Unavailable("busybox-static is not installed (scripts/install-deps machine)")
+    return binary
+
+
+def build(kernel: Kernel) -> bytes:
+    binary = busybox()
     archive = Archive()
     for name in "bin dev proc sys run modules lower upper root".split():
         archive.directory(name)

@@ -24,7 +24,7 @@ PACKAGE = os.environ.get("PLEXUS_TEST_KERNEL", "linux-image-6.12-amd64")
 KEPT = """
     arch/x86/crypto block crypto lib fs net/9p net/core net/ipv4 net/unix
     drivers/block drivers/md drivers/virtio drivers/scsi/sd_mod drivers/scsi/scsi_mod drivers/scsi/scsi_common
-    drivers/scsi/scsi_debug drivers/char/hw_random drivers/char/virtio_console drivers/dax
+    drivers/scsi/scsi_debug drivers/char/hw_random drivers/char/virtio_console drivers/dax drivers/nvme drivers/ata
 """.split()
 
 # Loaded before the machine is saved as a template, so that every start has them for nothing.
@@ -84,22 +84,25 @@ def plain_module(data: bytes) -> bytes:
 
 
 class Kernel:
-    """An unpacked kernel package: `vmlinux`, `version`, and a tree with its modules."""
+    """An unpacked kernel package: `vmlinux`, `vmlinuz` as firmware starts it, `version`, and a tree with its modules."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.version = (folder / "version").read_text(encoding="ascii")
-        self.vmlinux = folder / "vmlinux"
+        self.vmlinux, self.vmlinuz = folder / "vmlinux", folder / "vmlinuz"
         self.modules = folder / "tree/usr/lib/modules" / self.version
 
     def preloaded(self) -> list[Path]:
-        """The files of PRELOADED and of what they need, in the order of loading. One that is built in has none."""
+        return self.files_of(PRELOADED)
+
+    def files_of(self, modules: list[str]) -> list[Path]:
+        """The files of modules and of what they need, in the order of loading. One that is built in has none."""
         needs = {}
         for line in (self.modules / "modules.dep").read_text(encoding="ascii").splitlines():
             path, _, rest = line.partition(":")
             needs[Path(path).name.removesuffix(".ko").replace("-", "_")] = [path, *rest.split()]
         order: list[str] = []
-        for name in PRELOADED:
+        for name in modules:
             order += [path for path in reversed(needs.get(name, [])) if path not in order]
         return [self.modules / path for path in order]
 
@@ -114,7 +117,9 @@ def unpack(package: Path, into: Path):
             if not member.isfile():
                 continue
             if member.name.startswith("./boot/vmlinuz-"):
-                (into / "vmlinux").write_bytes(extract_vmlinux(archive.extractfile(member).read()))
+                image = archive.extractfile(member).read()
+                (into / "vmlinuz").write_bytes(image)
+                (into / "vmlinux").write_bytes(extract_vmlinux(image))
             elif match := module.match(member.name):
                 version = match.group(1)
                 data = archive.extractfile(member).read()

@@ -36,12 +36,13 @@ class Scenario:
     only_with_all: bool
     # It measures, so nothing else runs beside it.
     alone: bool
-    # Programs, in the guest or here.
+    # Programs, in the guest or here, and files here.
     needs: tuple[str, ...]
 
     def missing(self) -> list[str]:
         path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-        return [tool for tool in self.needs if shutil.which(tool, path=path) is None]
+        return [need for need in self.needs
+                if not (Path(need).exists() if need.startswith("/") else shutil.which(need, path=path))]
 
 
 SCENARIOS: list[Scenario] = []
