@@ -10,3 +10,8 @@
 static inline int plexus_prctl(int operation, unsigned long second) {
     return prctl(operation, second, 0UL, 0UL, 0UL);
 }
+
+// What it takes to stay in memory, for a program that is run, as far as this one may hand it on.
+static inline int plexus_hand_on_resource_capability(void) {
+    return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 24UL /* CAP_SYS_RESOURCE */, 0UL, 0UL);
+}

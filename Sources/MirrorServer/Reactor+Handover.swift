@@ -45,7 +45,9 @@ extension Reactor {
         let texts = [program, "serve", "--takeover", "--control", control]
         var words = unsafe texts.map { unsafe strdup($0) } + [nil]
         var pid: pid_t = 0
-        let result = unsafe posix_spawn(&pid, program, nil, &attributes, &words, environ)
+        let result = withRightToStayInMemory {
+            unsafe posix_spawn(&pid, program, nil, &attributes, &words, environ)
+        }
         unsafe words.forEach { unsafe free($0) }
         unsafe posix_spawnattr_destroy(&attributes)
         if result != 0 { logger.error("\(program): can't be run: \(errorText(result)); this server goes on") }

@@ -32,5 +32,15 @@ package func stayInMemory() throws(DiskError) {
         throw DiskError("--lock-memory: mlockall: \(errorText(errno)); \(advice)")
     }
     // What the capability was for is done: programs that are run for events are to have none.
-    _ = plexus_prctl(PR_CAP_AMBIENT, UInt(PR_CAP_AMBIENT_CLEAR_ALL))
+    dropAmbientCapabilities()
 }
+
+/// Runs a program that is to be able to do the same: the server that takes over.
+func withRightToStayInMemory<Result>(_ body: () -> Result) -> Result {
+    // Where it can't be handed on, for this one has it by being root or not at all, the program has it so or not at all.
+    _ = plexus_hand_on_resource_capability()
+    defer { dropAmbientCapabilities() }
+    return body()
+}
+
+private func dropAmbientCapabilities() { _ = plexus_prctl(PR_CAP_AMBIENT, UInt(PR_CAP_AMBIENT_CLEAR_ALL)) }
