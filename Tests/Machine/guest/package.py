@@ -35,8 +35,9 @@ class Service(MachineCase):
         for device in (disk("a"), disk("b")):
             shutil.chown(device, "root", "disk")
             device.chmod(0o660)
-        # PID 1 of a space of its own; it is killed with `unshare`.
-        init = self.spawn("systemd", "unshare", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child",
+        # PID 1 of a space of its own; it is killed with `unshare`. What is unmounted there must be so for the services, too, whose
+        # spaces are copies: systemd sees to that where it is the first of the machine.
+        init = self.spawn("systemd", "unshare", "--pid", "--mount", "--propagation", "shared", "--fork", "--mount-proc", "--kill-child",
                           "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_IGNORE_CHROOT=1",
                           "/lib/systemd/systemd", "--system", "--unit=basic.target")
         children = Path(f"/proc/{init.pid}/task/{init.pid}/children")
