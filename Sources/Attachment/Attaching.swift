@@ -75,6 +75,9 @@ extension Keeper {
         let count = first.allowsSeveral ? options.connections : 1
         while sockets.count < count {
             let next = try ServerConnection(options.server, export: options.mirror, withinSeconds: 10)
+            guard next.identity == first.identity, next.sizeBytes == first.sizeBytes else {
+                throw AttachmentError("\(options.server): another server answers there now; try again")
+            }
             sockets.append(try next.socket())
         }
         let record = Record(
@@ -87,7 +90,13 @@ extension Keeper {
                 timeouts: options.timeouts, backend: Record.backend(of: options.mirror)), sockets)
         let device = BlockDevice(number: number)
         let text = "\(options.mirror) is attached: \(device.path), blocks of \(block) bytes, connections: \(count)"
-        return try watch(device, record, first.sizeBytes, driver, mayBeHurt: false, text, logger)
+        do throws(AttachmentError) {
+            return try watch(device, record, first.sizeBytes, driver, mayBeHurt: false, text, logger)
+        } catch {
+            // Nobody would connect it again.
+            try driver.disconnect(device: number)
+            throw error
+        }
     }
 
     private static func fittingBlock(_ connection: ServerConnection) throws(AttachmentError) -> UInt64 {
@@ -153,7 +162,8 @@ extension Keeper {
         var record = record
         record.attacher = device.attacher ?? ""
         try record.write(device, lock)
-        device.announce()
+        // Looking for partitions reads, and would wait for connections that nobody replaces yet.
+        if !mayBeHurt { device.announce() }
         let hasName = StableName.set(record.mirror, to: device)
         return Keeper(
             device: device, record: record, server: server, sizeBytes: sizeBytes, driver: driver, lock: lock,
@@ -175,7 +185,7 @@ extension Keeper {
                 "\(device.path) has \(device.sizeBytes) bytes, \(options.mirror) has \(connection.sizeBytes): it is another disk"
             )
         }
-        guard let countReads = options.countReads, let before = countReads() else {
+        guard let countReads = options.countReads, let earlier = countReads() else {
             throw AttachmentError(
                 "whether \(device.path) is \(options.mirror) can't be seen without the server's control socket: --control PATH"
             )
@@ -183,9 +193,23 @@ extension Keeper {
         let blocks = connection.sizeBytes / 4096
         let step = max(1, blocks / UInt64(comparedBlocks))
         let offsets = (0..<min(blocks, UInt64(comparedBlocks))).map { $0 * step * 4096 }
-        let contents = try read(device, offsets)
-        let read = (countReads() ?? before) - before
-        guard read >= UInt64(offsets.count) else {
+        // Others may read from the mirror as well: as long a time without reading tells how much that is.
+        let began = ContinuousClock.now
+        var contents = try read(device, offsets)
+        let took = ContinuousClock.now - began
+        guard contents.contains(where: { $0.contains { $0 != 0 } }) else {
+            throw AttachmentError(
+                "\(device.path) is empty, and so may be others: detach it, nbd-client -d \(device.path), and attach it: plexus attach \(options.mirror) \(device.path)"
+            )
+        }
+        usleep(UInt32(took / .microseconds(1)) + 50_000)
+        let before = countReads()
+        contents = try read(device, offsets)
+        guard let before, let after = countReads(), before >= earlier, after >= before else {
+            throw AttachmentError("the server was started again meanwhile; try again")
+        }
+        let others = before - earlier >= UInt64(offsets.count) ? before - earlier - UInt64(offsets.count) : 0
+        guard before - earlier >= UInt64(offsets.count), after - before >= UInt64(offsets.count) + others / 2 else {
             throw AttachmentError("\(device.path) is not \(options.mirror): the server is not asked when it is read")
         }
         for (offset, expected) in zip(offsets, contents) {

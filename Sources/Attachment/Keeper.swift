@@ -101,7 +101,7 @@ internal import Logging
                 case .done:
                     offered += 1
                     continue
-                case .gone: return nil
+                case .gone: break
                 }
             } catch {
                 if error.description != complaint {

@@ -127,6 +127,11 @@ public enum ServerAddress: Sendable, Equatable, CustomStringConvertible {
         unsafe setsockopt(copy, Int32(IPPROTO_TCP), TCP_KEEPIDLE, &idle, 4)
         unsafe setsockopt(copy, Int32(IPPROTO_TCP), TCP_KEEPINTVL, &interval, 4)
         unsafe setsockopt(copy, Int32(IPPROTO_TCP), TCP_KEEPCNT, &count, 4)
+        // What was sent and is not taken by then is taken back: before the kernel sends it again over another
+        // connection, and newer writes after it, which it would undo if it arrived so late.
+        var milliseconds: Int32 = 10_000
+        let userTimeout: Int32 = 18  // TCP_USER_TIMEOUT, <linux/tcp.h>
+        unsafe setsockopt(copy, Int32(IPPROTO_TCP), userTimeout, &milliseconds, 4)
         return copy
     }
 }

@@ -32,6 +32,11 @@ long plexus_receive_files(int socket, void *bytes, unsigned long length, int *fi
     long received = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     *count = 0;
     if (received < 0) return received;
+    if (message.msg_flags & MSG_CTRUNC) {
+        // Files are lost: there was no room for them in this process.
+        *count = -1;
+        return received;
+    }
     for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
         if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
         *count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));

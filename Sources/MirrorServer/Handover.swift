@@ -27,6 +27,12 @@ package final class Handover {
     private(set) var files: [Int32]
     /// To the other process.
     private var peer: Int32
+    /// This process left it, and had to go on.
+    private(set) var isOwn = false
+    /// The settings of the other process hold.
+    package var isKept = false
+    /// Not wanted any more, when the other process has gone.
+    private var unwanted: [Listener] = []
 
     private init(report: TakeoverReport, files: [Int32], peer: Int32) {
         self.report = report
@@ -59,6 +65,8 @@ package final class Handover {
     /// - Throws: `DiskError` if there is none, or if it can't.
     package static func request(from path: String) throws(DiskError) -> Handover {
         let peer = try connect(path)
+        // Or sockets are lost on the way.
+        Server.raiseFileLimit()
         do throws(DiskError) {
             let line = (try? ControlRequest(.takeover).line()) ?? []
             try send(line + [UInt8(ascii: "\n")], to: peer)
@@ -97,6 +105,7 @@ package final class Handover {
                 guard files.count == report.fileCount else { break }
                 // Unless a service manager has started this one: then it is told what the other was told.
                 for (name, value) in report.environment { unsafe setenv(name, value, 0) }
+                unsafe unsetenv("WATCHDOG_PID")
                 return Handover(report: report, files: files, peer: peer)
             }
             var chunk = [UInt8](repeating: 0, count: 65_536)
@@ -105,7 +114,7 @@ package final class Handover {
             let received = unsafe plexus_receive_files(peer, &chunk, UInt(chunk.count), &some, &count)
             if received < 0, errno == EINTR { continue }
             files += some.prefix(Int(count))
-            guard received > 0 else { break }
+            guard received > 0, count >= 0 else { break }
             // Those that come with sockets stand for nothing.
             if report == nil { bytes += chunk.prefix(received) }
         }
@@ -119,7 +128,10 @@ package final class Handover {
         try? Self.send(Array("done\n".utf8), to: peer)
         close(peer)
         peer = -1
+        for listener in unwanted { listener.shut() }
     }
+
+    func willShut(_ listener: Listener) { unwanted.append(listener) }
 
     // MARK: the old process
 
@@ -139,12 +151,15 @@ package final class Handover {
             environment: environment.filter { ["NOTIFY_SOCKET", "WATCHDOG_USEC"].contains($0.key) })
         files = (control.map { [$0.file] } ?? []) + listeners.map(\.file) + clients.map(\.file)
         self.peer = peer
+        isOwn = true
     }
 
     /// Leaves everything to the new process and waits until it serves, however long that takes.
     ///
+    /// - Parameter eachSecond: called while it waits.
     /// - Returns: the process that serves now; nil if it ended before, and this one has to go on.
-    func leave() -> Int32? {
+    func leave(_ eachSecond: () -> Void) -> Int32? {
+        guard peer >= 0 else { return nil }
         _ = fcntl(peer, F_SETFL, 0)
         var response = ControlResponse()
         response.takeover = report
@@ -166,10 +181,25 @@ package final class Handover {
         defer { endPeer() }
         var answer = [UInt8](repeating: 0, count: 16)
         while true {
+            var state = pollfd(fd: peer, events: Int16(POLLIN), revents: 0)
+            if unsafe poll(&state, 1, 1000) <= 0 {
+                eachSecond()
+                passOnStop()
+                continue
+            }
             let count = unsafe recv(peer, &answer, answer.count, 0)
             if count < 0, errno == EINTR { continue }
             return count > 0 && answer.starts(with: Array("done\n".utf8)) ? peerProcess() : nil
         }
+    }
+
+    /// Who stops this process now means the one that is about to serve.
+    private func passOnStop() {
+        var pending = sigset_t()
+        unsafe sigpending(&pending)
+        guard unsafe sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1 else { return }
+        let process = peerProcess()
+        if process > 0 { kill(process, SIGTERM) }
     }
 
     private func endPeer() {
@@ -195,5 +225,22 @@ package final class Handover {
             guard count > 0 else { throw DiskError("the other server went away: \(errorText(errno))") }
             rest = rest.dropFirst(count)
         }
+    }
+}
+
+extension TakeoverReport {
+    /// Those that were open, and others that are named and are none of these under another name.
+    func disks(and named: [String]) -> [String] {
+        let present = Set(disks.compactMap(Self.identity))
+        return disks
+            + named.filter { path in Self.identity(path).map { !present.contains($0) } ?? !disks.contains(path) }
+    }
+
+    /// Device and inode of a file, number of a device; nil: there is none.
+    private static func identity(_ path: String) -> [UInt64]? {
+        var information = stat()
+        guard unsafe stat(path, &information) == 0 else { return nil }
+        return information.st_mode & S_IFMT == S_IFBLK
+            ? [UInt64(information.st_rdev)] : [UInt64(information.st_dev), UInt64(information.st_ino)]
     }
 }

@@ -55,9 +55,9 @@ enum Note {
     case standBy(HotSpare)
     case stop
     /// No more requests are read: another server process takes over.
-    case handOver
+    case handOver(UInt64)
     /// All clients of a reactor have their answers; or why that can't be waited for.
-    case drained(from: Int, complaint: String?)
+    case drained(from: Int, attempt: UInt64, complaint: String?)
     /// It does not.
     case handOverCancelled
     /// A reply was sent from this memory of the receiver's.

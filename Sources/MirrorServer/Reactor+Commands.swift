@@ -15,6 +15,9 @@ extension Reactor {
             respond(.failure(unknownMirror(request.mirror ?? "")), to: asker)
             return
         }
+        guard handover == nil else {
+            return respond(.failure("another server is taking over; ask that one"), to: asker)
+        }
         do throws(DiskError) {
             switch request.verb {
             case .status, .events, .resolve, .takeover: preconditionFailure("no command for one mirror")

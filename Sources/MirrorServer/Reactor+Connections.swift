@@ -22,7 +22,7 @@ extension Reactor {
 
     mutating func accept(_ index: Int) {
         // While another server takes over they wait in the queue, for that or for this one.
-        guard let listener = listeners[index], handover == nil else { return }
+        guard let listener = listeners[index], handover == nil, inherited == nil else { return }
         while true {
             guard isStopping || handshaking < limits.handshakes else {
                 // A burst of honest clients is served in a moment; idle ones are gone in ten seconds.
@@ -93,6 +93,10 @@ extension Reactor {
     mutating func beginAdopted() {
         guard !adopted.isEmpty else { return }
         for connection in adopted where connections[connection.index] === connection {
+            if hasHungUp(connection) {
+                close(connection)
+                continue
+            }
             connection.isReadable = true
             enqueue(connection)
         }

@@ -16,6 +16,10 @@ struct HandoverStage {
     /// Reactors whose clients do not have all their answers yet; known to the first.
     var missing: Set<Int>
     var hasReported = false
+    /// All clients have all answers: what follows is the stop.
+    var hasEnded = false
+    /// Which one this is: what is said of an earlier one does not count.
+    var attempt: UInt64
     /// Paths of all that was open before the stop.
     var disks: [String] = []
 }
@@ -26,13 +30,15 @@ extension Reactor {
             return respond(.failure("the server is stopping, or reads its configuration"), to: asker)
         }
         logger.info("another server takes over")
-        broadcast(.handOver)
-        stopReading()
-        handover?.asker = asker
+        let attempt = takeTicket()
+        broadcast(.handOver(attempt))
+        stopReading(attempt, asker: asker)
     }
 
     /// SIGUSR2: the program that is installed now is to take over, in the same service and with the same log.
     func beginSuccessor() {
+        // It is not the one that is meant any more; the other one is told of by this one.
+        unsafe unsetenv("WATCHDOG_PID")
         guard let control = controlListener?.path, let program = Self.installedProgram else {
             return logger.error("SIGUSR2: there is no control socket, by which another server could take over")
         }
@@ -62,12 +68,13 @@ extension Reactor {
         return path.hasSuffix(deleted) ? String(path.dropLast(deleted.count)) : path
     }
 
-    mutating func stopReading() {
+    /// - Parameter asker: known to the first reactor.
+    mutating func stopReading(_ attempt: UInt64, asker: UInt64? = nil) {
         handover = HandoverStage(
-            asker: nil, deadline: now.nanoseconds + limits.handoverNanoseconds,
-            missing: Set(group.mailboxes.indices))
-        // What a handshake has agreed on so far can't be handed over. Such a client tries again.
-        for case let connection? in connections where connection.session.phase != .transmission { close(connection) }
+            asker: asker, deadline: now.nanoseconds + limits.handoverNanoseconds,
+            missing: Set(group.mailboxes.indices), attempt: attempt)
+        // Its disk would stay open here.
+        if !openings.isEmpty { report("a disk is being opened") }
         for index in mirrors.indices where !mirrors[index].isStopped {
             let status = mirrors[index].mirror.status()
             if status.state == .suspended {
@@ -76,6 +83,9 @@ extension Reactor {
                 report("a disk of mirror \(status.record.name) still owes answers")
             }
         }
+        // What a handshake has agreed on so far can't be handed over. Such a client tries again.
+        guard handover != nil else { return }
+        for case let connection? in connections where connection.session.phase != .transmission { close(connection) }
     }
 
     /// To be called at each turn.
@@ -91,20 +101,24 @@ extension Reactor {
     private mutating func report(_ complaint: String?) {
         guard handover?.hasReported == false else { return }
         handover?.hasReported = true
-        post(.drained(from: place, complaint: complaint), to: 0)
+        post(.drained(from: place, attempt: handover?.attempt ?? 0, complaint: complaint), to: 0)
     }
 
-    mutating func drained(_ reactor: Int, _ complaint: String?) {
-        guard handover != nil, !isStopping else { return }
+    mutating func drained(_ reactor: Int, _ attempt: UInt64, _ complaint: String?) {
+        guard handover?.attempt == attempt, !isStopping else { return }
         if let complaint { return cancelHandover(complaint) }
         handover?.missing.remove(reactor)
         guard handover?.missing.isEmpty == true else { return }
         handover?.disks = group.claimedPaths
+        handover?.hasEnded = true
         beginStop()
     }
 
-    private mutating func cancelHandover(_ complaint: String) {
-        guard let asker = handover?.asker else { return }
+    mutating func cancelHandover(_ complaint: String) {
+        guard let asker = handover?.asker else {
+            handover = nil
+            return
+        }
         logger.warning("the other server does not take over: \(complaint)")
         broadcast(.handOverCancelled)
         resumeReading()
@@ -113,6 +127,7 @@ extension Reactor {
 
     mutating func resumeReading() {
         handover = nil
+        closeHungUp()
         for case let connection? in connections {
             connection.isReadable = true
             enqueue(connection)
@@ -150,8 +165,11 @@ extension Reactor {
 
     // MARK: at the start
 
-    /// Clients of another process. What they have sent meanwhile waits in their sockets.
-    mutating func welcome(_ clients: [Handover.Client]) {
+    /// The other process has left. What its clients have sent meanwhile waits in their sockets.
+    mutating func takeInheritance() {
+        guard let clients = inherited?.clients else { return }
+        inherited = nil
+        for index in listeners.indices { accept(index) }
         for client in clients {
             guard let route = route(to: client.report.export),
                 routes[route].export.sizeBytes == client.report.size

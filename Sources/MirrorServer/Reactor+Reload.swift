@@ -20,7 +20,7 @@ struct Settings {
 /// SIGHUP: the configuration is read again, and no client notices. What goes wrong leaves all as it was.
 extension Reactor {
     mutating func beginReload() {
-        guard let read = settings.read, !isStopping else { return }
+        guard let read = settings.read, !isStopping, handover == nil else { return }
         guard !settings.isReloading else {
             settings.mustReloadAgain = true
             return

@@ -268,7 +268,11 @@ extension Reactor {
             // Reading needs no space: whoever says so has another trouble.
             let isRead = request.command == .read
             replyFailure(connection, job, isRead ? .eio : .enospc, isRead ? .ioError : .noSpace)
-        case .shuttingDown: replyFailure(connection, job, .eshutdown, .shuttingDown)
+        case .shuttingDown:
+            // No answer is better than an error: the kernel asks again over a new connection, of the next server, but
+            // tells a file system of any error at once.
+            dropJob(job)
+            endAfterReplies(connection)
         }
     }
 

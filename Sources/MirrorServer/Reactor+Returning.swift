@@ -51,7 +51,7 @@ extension Reactor {
     mutating func watchDisks() {
         guard now.nanoseconds >= nextWatchAt else { return }
         nextWatchAt = now.nanoseconds + limits.watchNanoseconds
-        for mirror in mirrors.indices where !mirrors[mirror].isStopped && !isStopping {
+        for mirror in mirrors.indices where !mirrors[mirror].isStopped && !isStopping && handover == nil {
             findVanished(mirror)
             mirrors[mirror].returning.note(out: mirrors[mirror].mirror.plexesOut, now: now.nanoseconds)
             search(mirror)
@@ -127,7 +127,7 @@ extension Reactor {
             return
         }
         mirrors[mirror].returning.ticket = nil
-        guard !mirrors[mirror].isStopped, !isStopping else { return }
+        guard !mirrors[mirror].isStopped, !isStopping, handover == nil else { return }
         guard mirrors[mirror].returning.isThorough else {
             // There may be a clone of it elsewhere.
             if !plexes.isEmpty {

@@ -113,6 +113,11 @@ struct Reactor: ~Copyable {
     var drainDeadline: UInt64?
     /// Set while another process takes over.
     var handover: HandoverStage?
+    /// From another process, which goes on with all of it if this one ends before it serves: until then nothing of it is read,
+    /// accepted from, shut or removed.
+    var inherited: Handover?
+    /// When departed clients were last looked for.
+    private var lastLookAt: UInt64 = 0
     /// What did not go well while stopping, for whoever asked for it.
     var stopComplaints: [String] = []
     /// Of the first reactor.
@@ -242,6 +247,7 @@ struct Reactor: ~Copyable {
             if !isReady, unopened == 0 {
                 isReady = true
                 whenReady(self)
+                takeInheritance()
                 tellReady()
             }
             turn()
@@ -268,7 +274,8 @@ struct Reactor: ~Copyable {
         takeMail()
         startWaiting()
         // Ticks come ten times a second.
-        if now.nanoseconds - lastTick > limits.stallNanoseconds / 2 { closeHungUp() }
+        if now.nanoseconds - lastLookAt > limits.stallNanoseconds / 2 { closeHungUp() }
+        lastLookAt = now.nanoseconds
         // Who has waited comes before who has just arrived.
         retryBlocked()
         readConnections()
@@ -421,6 +428,8 @@ struct Reactor: ~Copyable {
     /// Requests in flight are answered, everything is flushed and marked clean.
     mutating func beginStop() {
         guard stopDeadline == nil else { return }
+        // Who stops a server does not want another one instead.
+        if isFirst, let handover, !handover.hasEnded { cancelHandover("the server was stopped") }
         if isFirst {
             logger.info("stopping")
             supervisor.tell(
@@ -459,7 +468,8 @@ struct Reactor: ~Copyable {
             leaveClients()
             // The other process opens them now; this one's memory may live on.
             for index in mirrors.indices { mirrors[index].shutDisks() }
-        } else {
+            if signalFile >= 0 { Glibc.close(signalFile) }
+        } else if inherited == nil {
             for case let listener? in listeners { listener.shut() }
             controlListener?.shut()
         }

@@ -116,34 +116,39 @@ public enum Server {
         if options.lockMemory ?? false { try stayInMemory() }
         var options = options
         var handover = handover
+        var opened = options.disks
+        if let handover { opened = handover.isKept ? handover.report.disks : handover.report.disks(and: options.disks) }
         while true {
-            options.disks += (handover?.report.disks ?? []).filter { !options.disks.contains($0) }
-            supervisor.tell(status: "opens \(options.disks.count) disks")
+            options.disks += opened.filter { !options.disks.contains($0) }
+            supervisor.tell(status: "opens \(opened.count) disks")
             guard
-                let left = try serve(
-                    options, arguments, handover, reread: reread, supervisor: supervisor, logger: logger,
+                let (left, settings) = try serve(
+                    options, opened, arguments, handover, reread: reread, supervisor: supervisor, logger: logger,
                     announce: announce)
             else { return 0 }
-            if let process = left.leave() {
+            options = settings
+            let next = left.leave { supervisor.tick(now: currentInstant().nanoseconds, isAlive: true) }
+            if let process = next {
                 logger.info("process \(process) has taken over")
                 supervisor.tell("MAINPID=\(process)")
                 return 0
             }
             logger.error("the other server ended before it served: this one goes on")
             handover = left
+            opened = left.report.disks
         }
     }
 
     /// - Returns: what another process is to have; nil when the server was stopped.
     private static func serve(
-        _ options: ServerOptions, _ arguments: [String], _ handover: Handover?,
+        _ options: ServerOptions, _ disks: [String], _ arguments: [String], _ handover: Handover?,
         reread: (@Sendable () throws -> ServerOptions)?,
         supervisor: Supervisor, logger: Logger, announce: (String) -> Void
-    ) throws -> Handover? {
+    ) throws -> (Handover, ServerOptions)? {
         let eventProgram = try options.onEvent.map { path throws(DiskError) in
             try EventProgram(path: path, logger: logger)
         }
-        var opening = try open(options, logger)
+        var opening = try open(disks, options, isPatient: handover?.isOwn ?? false, logger)
         let (listeners, control) =
             try handover.map { left throws(DiskError) in try sockets(options, left) }
             ?? sockets(options, logger)
@@ -176,7 +181,7 @@ public enum Server {
         reactor.supervisor = supervisor
         reactor.settings.read = reread
         threads.run()
-        reactor.welcome(handover?.clients ?? [])
+        reactor.inherited = handover
         let isClean = reactor.run { reactor in
             for line in addresses(reactor) { announce(line) }
             handover?.isServing()
@@ -187,18 +192,24 @@ public enum Server {
             // Not by way of whatever gives memory back that a disk may still be writing from.
             _exit(1)
         }
-        let left = reactor.takePeer().map { peer in
+        let settings = reactor.settings.options
+        let left = reactor.handover.map { stage in
             Handover(
                 arguments: arguments, control: control, listeners: reactor.listeners.compactMap { $0 },
-                clients: group.leftClients,
-                disks: reactor.handover?.disks ?? [], environment: ProcessInfo.processInfo.environment, peer: peer)
+                clients: group.leftClients, disks: stage.disks, environment: ProcessInfo.processInfo.environment,
+                peer: reactor.takePeer() ?? -1)
         }
         _ = consume reactor
-        return left
+        return left.map { ($0, settings) }
     }
 
-    private static func open(_ options: ServerOptions, _ logger: Logger) throws(DiskError) -> Opening {
-        let opening = try Opening.open(options.disks, options.opening)
+    /// - Parameter isPatient: what another process had open for a moment, and may have operations under way on, is waited for.
+    private static func open(
+        _ disks: [String], _ options: ServerOptions, isPatient: Bool, _ logger: Logger
+    ) throws(DiskError) -> Opening {
+        var how = options.opening
+        if isPatient { how.patienceSeconds = 60 }
+        let opening = try Opening.open(disks, how)
         for warning in opening.warnings { logger.warning("\(warning)") }
         for refused in opening.refused {
             logger.error("mirror=\(refused.name) state=\(refused.state): \(refused.reason); \(refused.action)")
@@ -245,10 +256,10 @@ public enum Server {
                 path != control?.path
             {
                 let own = try Listener.unix(path)
-                control?.shut()
+                if let control { handover.willShut(control) }
                 control = own
             }
-            for listener in present where !isWanted(listener, wanted) { listener.shut() }
+            for listener in present where !isWanted(listener, wanted) { handover.willShut(listener) }
             return (present.filter { isWanted($0, wanted) } + new, control)
         } catch {
             for listener in new { listener.shut() }
@@ -338,7 +349,7 @@ public enum Server {
         return lines
     }
 
-    private static func raiseFileLimit() {
+    static func raiseFileLimit() {
         var limit = rlimit()
         guard unsafe getrlimit(__rlimit_resource_t(7), &limit) == 0 else { return }  // RLIMIT_NOFILE
         limit.rlim_cur = min(limit.rlim_max, 65_536)

@@ -80,10 +80,10 @@ struct Drill: ParsableCommand {
         for attempt in 0...30 {
             let now = try fetchMirror()
             if let disturbance = now.stillness.disturbance(since: earlier) { return disturbance }
-            if !Stillness.hasRequests(now.mirror) || attempt == 30 { return nil }
-            try Patience.wait(milliseconds: 100)
+            if !Stillness.hasRequests(now.mirror) { return nil }
+            if attempt < 30 { try Patience.wait(milliseconds: 100) }
         }
-        return nil
+        return ("requests were under way all the time", "wait until they have ended, see plexus top, and run again")
     }
 }
 

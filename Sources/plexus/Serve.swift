@@ -99,6 +99,7 @@ struct Serve: ParsableCommand {
             guard let other = try PlexusCommand.parseAsRoot(handover.report.arguments) as? Serve else {
                 throw Failure("--takeover: what the other server was started with can't be understood")
             }
+            handover.isKept = true
             try serve(other.settings(), handover, handover.report.arguments[...])
         }
     }
