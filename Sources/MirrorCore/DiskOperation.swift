@@ -117,6 +117,9 @@ package struct DiskFailure: Sendable, Hashable, BitwiseCopyable {
         }
     }
 
+    /// The driver has looked, and the disk is not there any more: it was pulled out. ENODEV.
+    package static let absent = DiskFailure(kind: .gone, errorNumber: 19)
+
     /// A read or write that moved nothing: the backing was truncated or the disk pulled.
     package static let truncated = DiskFailure(kind: .gone, errorNumber: 0)
 }

@@ -33,6 +33,9 @@ package struct Limits: Sendable {
     /// Intent bits are set so far ahead of a sequential writer, see `setAhead`.
     package var setAheadRegions = 32
     package var setAheadBytes: UInt64 = 64 << 20
+    /// But not before it has crossed so many borders of regions, and at first no further than this.
+    package var setAheadAfter = 2
+    package var setAheadFirst = 8
     /// Pages of the bitmap and of the maps in flight at once, and of these at most so many of either.
     package var pageWrites = 8
     package var pageWritesPerKind = 4

@@ -51,14 +51,14 @@ extension Mirror {
 
     /// From now on `active` holds what is touched after this moment, or still in flight.
     private mutating func markInFlight() {
-        tracking.active = RegionSet(count: tracking.regionCount)
+        tracking.forgetTouches()
         if mutant == .clearInFlight { return }
         for index in slots.indices where slots[index].kind != .free && slots[index].countsAsMutation {
             let request = slots[index].request
-            tracking.active.insert(tracking.regions(request.offset, request.length))
+            tracking.touch(tracking.regions(request.offset, request.length))
         }
         for window in resync.windows where window.isUsed && window.equalises {
-            tracking.active.insert(tracking.regions(window.start, window.end - window.start))
+            tracking.touch(tracking.regions(window.start, window.end - window.start))
         }
     }
 
@@ -115,7 +115,11 @@ extension Mirror {
     /// state before: it shows no clearing then that it lacks.
     private mutating func moveCandidates() {
         guard mutant != .clearWhileDegraded else { return }
-        for slot in openSlots where !isBeingCopied(slot) { tracking.insertMissed(cleaner.candidates, slot: slot) }
+        for slot in openSlots where !isBeingCopied(slot) {
+            var missed = cleaner.candidates
+            missed.subtract(tracking.ahead)
+            tracking.insertMissed(missed, slot: slot)
+        }
     }
 
     /// Those that some record on disk may name: a plex that is being forgotten, or was given a new map, counts on
@@ -198,7 +202,7 @@ extension Mirror {
     /// The last flush is done and nothing is in flight: every bit can go, unless plexes may differ.
     mutating func cleanForStop(flushed: PlexSet) {
         cleaner.candidates = tracking.intent
-        tracking.active = RegionSet(count: tracking.regionCount)
+        tracking.forgetTouches()
         startCleaning(isFinal: true)
         cleaner.flushed = flushed
         guard !hasUnequal, working.isSubset(of: flushed) else {

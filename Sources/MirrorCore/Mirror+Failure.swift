@@ -10,6 +10,10 @@ extension Mirror {
     ///  - in sync, the last: stays, for it is all there is; the request fails, not the mirror;
     ///  - being rebuilt or joining: its rebuild ends;
     ///  - anything else: it was expelled already, this is one of the requests that were in flight.
+    ///
+    /// What it may lack afterwards was counted all the time: whatever was written since the last flush of all plexes is
+    /// under an intent bit, so the cache of a disk that was pulled out may go with it. That count does not hold where a
+    /// flush failed on a disk that is there, see `isCountDoubtful`.
     mutating func expel(_ plex: PlexIndex, operation: FailedOperation, _ failure: DiskFailure, offset: UInt64) {
         let isWorking = working.contains(plex)
         let wasJoining = joining.contains(plex)
@@ -24,20 +28,45 @@ extension Mirror {
         resync.promoting.remove(plex)
         if operation == .write || operation == .zero { record[plex].writeErrors += 1 }
         countMissed(plex, wasWorking: isWorking, wasJoining: wasJoining)
-        // Flushes that were under way together with the one that failed may have said yes to what was lost (R8).
-        if operation == .flush, failure.kind != .late { record[plex].missedWriteMap = nil }
+        let isAbsent = operation == .absence || failure == .absent
+        if operation == .flush, isCountDoubtful(plex, failure) { record[plex].missedWriteMap = nil }
+        if mutant == .missesFromFailureOn, isAbsent, isWorking { forgetUnflushed() }
         record[plex].role = .failed
         record[plex].cause = FailureCause(
-            operation: operation, errorNumber: failure.errorNumber, offset: offset, time: now.unixNanoseconds)
+            operation: isAbsent ? .absence : operation, errorNumber: failure.errorNumber, offset: offset,
+            time: now.unixNanoseconds)
         let isFirst = mutant != .noGenerationIfDegraded || record.configured.subtracting(PlexSet(plex)) == working
         if isWorking || possibleInSync.contains(plex), isFirst { commit.beginGeneration(.expelled) }
         repin()
         log(
-            operation == .absence ? .plexMissing : .plexFailed, plex: plex, errorNumber: failure.errorNumber,
+            isAbsent ? .plexMissing : .plexFailed, plex: plex, errorNumber: failure.errorNumber,
             offset: offset,
             text: describe(record[plex].cause))
         wantCommit()
         release(plex)
+    }
+
+    /// Flushes that were under way together with one that failed may have said yes to what was lost (R8), and bits were
+    /// cleared because they did. On a disk that is gone none says so: but for one that ended before, while another was
+    /// under way that took the error and has not told of it until now.
+    private func isCountDoubtful(_ plex: PlexIndex, _ failure: DiskFailure) -> Bool {
+        guard failure == .absent else { return failure.kind != .late }
+        let believedAt = plexes[Int(plex.value)].flushBelievedAt
+        return slots.contains {
+            $0.kind != .free && $0.step == .fanOut && $0.transfer.kind == .flush
+                && $0.submittedAt[Int(plex.value)] < believedAt
+        }
+    }
+
+    /// Of a mutant.
+    private mutating func forgetUnflushed() {
+        var settled = tracking.durable
+        for index in slots.indices where slots[index].kind != .free && slots[index].countsAsMutation {
+            let request = slots[index].request
+            let regions = tracking.regions(request.offset, request.length)
+            for region in regions { settled.remove(region) }
+        }
+        tracking.removeIntent(settled, witness: tracking.witness)
     }
 
     private mutating func lastPlexFailed(

@@ -6,7 +6,8 @@ extension Mirror {
     mutating func passGate(_ index: Int) {
         let request = slots[index].request
         let regions = tracking.regions(request.offset, request.length)
-        if !tracking.active.containsAll(of: regions) { firstTouch(regions) }
+        if !tracking.active.containsAll(of: regions) { firstTouch(regions, offset: request.offset) }
+        tracking.writers.note(end: request.offset + request.length)
         if isMarked(regions) {
             startMutation(index)
             return
@@ -27,24 +28,28 @@ extension Mirror {
     }
 
     /// The first write to these regions since the cleaner looked.
-    private mutating func firstTouch(_ regions: Range<Int>) {
-        tracking.active.insert(regions)
-        setAhead(of: regions)
+    private mutating func firstTouch(_ regions: Range<Int>, offset: UInt64) {
+        tracking.touch(regions)
+        setAhead(of: regions, offset: offset)
     }
 
-    /// A writer that comes from the two regions before goes on, most likely: bits ahead of it are set in one page
-    /// write, and it never waits for one. When it has used up half of them the next are set.
+    /// A writer that comes into one region after the other goes on, most likely: bits ahead of it are set in one page
+    /// write, and it never waits for one. When it has used up half of them the next are set. There are never more of them
+    /// than twice what it has come through, but for the first few.
     ///
-    /// Example: 1 MiB regions; the writer waits for regions 0, 1 and 2. Entering 2 sets 3 through 34, entering
-    /// 19 (35 is not set) sets 20 through 51, and so on: one page write for 17 MiB.
-    private mutating func setAhead(of regions: Range<Int>) {
-        let first = regions.lowerBound
-        guard first >= 2, tracking.active.contains(first - 1), tracking.active.contains(first - 2) else { return }
-        let count = max(1, min(limits.setAheadRegions, Int(limits.setAheadBytes / tracking.regionBytes)))
+    /// Example: 1 MiB regions; the writer waits for regions 0, 1 and 2. Entering 2 it has crossed two borders, which sets 3
+    /// through 10; entering 6 sets 7 through 18, entering 10 sets up to 30, entering 16 sets up to 48, and from there on 32
+    /// at a time: one page write for 17 MiB.
+    private mutating func setAhead(of regions: Range<Int>, offset: UInt64) {
+        let limit = max(1, min(limits.setAheadRegions, Int(limits.setAheadBytes / tracking.regionBytes)))
+        let run = tracking.writers.enter(
+            regions, offset: offset, regionBytes: tracking.regionBytes, limit: max(limit, limits.setAheadAfter))
+        guard run >= limits.setAheadAfter else { return }
+        let count = min(limit, max(limits.setAheadFirst, 2 * run))
         let next = regions.upperBound
-        let probe = min(next + count / 2, tracking.regionCount) - 1
+        let probe = min(next + max(1, count / 2), tracking.regionCount) - 1
         guard next < tracking.regionCount, !tracking.intent.contains(probe) else { return }
-        tracking.insertIntent(next..<min(next + count, tracking.regionCount))
+        tracking.insertIntent(ahead: next..<min(next + count, tracking.regionCount))
     }
 
     private mutating func markDirty() {

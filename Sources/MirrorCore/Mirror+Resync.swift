@@ -96,7 +96,7 @@ extension Mirror {
         let plexes = PlexSet(mask: takers.reduce(0) { $1 == Resync.equaliser ? $0 : $0 | 1 << UInt8($1) })
         let equalises = takers.contains(Resync.equaliser)
         // Its bits must not be cleared before it has ended, even if the plexes count as equal by then.
-        if equalises { tracking.active.insert(tracking.regions(start, end - start)) }
+        if equalises { tracking.touch(tracking.regions(start, end - start)) }
         resync.unflushed = resync.unflushed.union(plexes)
         let index = takeSlot(.resyncWindow)
         slots[index].request = Request(

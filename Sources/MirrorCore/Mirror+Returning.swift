@@ -54,6 +54,6 @@ extension Mirror {
     /// after any error: what is still open of it may be all there is.
     mutating func vanished(_ plex: PlexIndex) {
         guard phase == .running, !isReadOnly, working != PlexSet(plex) else { return }
-        expel(plex, operation: .absence, DiskFailure(kind: .gone, errorNumber: 19), offset: 0)  // ENODEV
+        expel(plex, operation: .absence, .absent, offset: 0)
     }
 }

@@ -505,6 +505,7 @@ extension Mirror {
         let failed = slots[index].failed
         let plex = slots[index].source
         freeSlot(index)
+        for plex in good.members { plexes[Int(plex.value)].flushBelievedAt = now.nanoseconds }
         // Plexes that were not asked did not fail: a break flushes one, another may be new.
         let survivors = working.subtracting(failed)
         for plex in failed.members where !survivors.isEmpty || recovering.contains(plex) {

@@ -67,6 +67,8 @@ package enum Mutant: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case joinForgetsOwnChanges
     /// A plex that joins gets what its map says, and not what is still under intent bits.
     case joinForgetsIntent
+    /// Of a disk that is pulled out only what is written afterwards is counted: its cache went with it.
+    case missesFromFailureOn
     /// No new generation is begun if another plex was out already (DRBD 499533fe3).
     case noGenerationIfDegraded
     /// A page of the intent bitmap that can't be read counts as empty.

@@ -52,6 +52,8 @@ struct Plex {
     var lastFailure = DiskFailure.truncated
     /// A flush failed on the last good plex: nothing that a later flush says can be believed (R8).
     var flushFailed = false
+    /// When the last flush ended that the engine itself asked for, and drew conclusions from: monotonic nanoseconds.
+    var flushBelievedAt: UInt64 = 0
     /// The last superblock update failed, and may have left a torn pair of copies.
     var isPairSuspect = false
     var eventsThrough: UInt64 = 0

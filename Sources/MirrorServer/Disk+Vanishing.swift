@@ -10,6 +10,10 @@ extension Disk {
 }
 
 extension DiskChannel {
+    /// A block device that was taken out of the machine while it was open. Its open file answers a read with nothing, a
+    /// write with ENOSPC and a flush with EIO; what tells is that it has no size any more.
+    var isPulled: Bool { isBlockDevice && lseek(file, 0, SEEK_END) == 0 }
+
     fileprivate func hasVanished(shorterThan bytes: UInt64) -> Bool {
         guard !mayHang else { return false }
         if isBlockDevice { return lseek(file, 0, SEEK_END) < off_t(bytes) }

@@ -20,6 +20,15 @@ struct DiskJob {
         case verifySync, verifyRead
         /// What a scrub compares with its buffer, or takes the checksum of.
         case scrubRead
+
+        /// One that moves nothing has met the end of the disk.
+        func moves(_ kind: DiskOperation.Kind) -> Bool {
+            switch (self, kind) {
+            case (.main, .read), (.main, .write), (.main, .writeMetadata): true
+            case (.zeroWrite, _), (.sparseData, _), (.verifyRead, _), (.scrubRead, _): true
+            case (.main, _), (.punch, _), (.zeroRange, _), (.sparseHole, _), (.sync, _), (.verifySync, _): false
+            }
+        }
     }
 
     var mirror = 0
@@ -186,8 +195,7 @@ extension Reactor {
         guard let operation = operations[index].operation,
             let disk = mirrors[operations[index].mirror].channel(operation)
         else { preconditionFailure("a completion without an operation") }
-        let failure =
-            result < 0 ? DiskFailure(errorNumber: -result, isBlockDevice: disk.isBlockDevice) : nil
+        let failure = Self.failure(result, disk, operation, operations[index].step)
         switch operations[index].step {
         case .main:
             if let failure { return completeOperation(index, .failed(cause(of: failure, index, operation))) }
@@ -214,6 +222,19 @@ extension Reactor {
         case .verifySync, .verifyRead: verifyingCompleted(index, operation, disk, result, failure)
         case .scrubRead: scrubReadCompleted(index, operation, disk, result, failure)
         }
+    }
+
+    /// The error alone does not tell a disk that is broken from one that was pulled out, so the disk is looked at first.
+    private static func failure(
+        _ result: Int32, _ disk: DiskChannel, _ operation: DiskOperation, _ step: DiskJob.Step
+    ) -> DiskFailure? {
+        guard result < 0 || result == 0 && step.moves(operation.kind) else { return nil }
+        if disk.isPulled { return .absent }
+        guard result < 0 else { return nil }
+        let failure = DiskFailure(errorNumber: -result, isBlockDevice: disk.isBlockDevice)
+        // Whatever a flush says of a disk that is there, what was not flushed may be lost (R8).
+        let isOfFlush = operation.kind == .flush || step == .sync
+        return isOfFlush && failure == .absent ? DiskFailure(kind: .media, errorNumber: -result) : failure
     }
 
     /// A flush behind a write tells of more than what was written.

@@ -63,6 +63,7 @@ extension Mutant {
         case .deltaWithoutEvidence: "7: md 2006 msg05742"
         case .joinForgetsOwnChanges: "9, 10: ZFS #14640, bcachefs #579"
         case .joinForgetsIntent: "46: QEMU 0f51f9c342"
+        case .missesFromFailureOn: "-"
         case .noGenerationIfDegraded: "29: DRBD 499533fe3"
         case .badPageIsClean: "63: a mirror on ublk"
         case .recoveringMissesWrites: "24, 42: DRBD 18bf57ca9, Longhorn #4354"

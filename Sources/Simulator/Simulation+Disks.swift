@@ -270,7 +270,12 @@ extension Simulation {
         let operation = flight.operation
         let disk = flight.disk
         if disks[disk].isGone {
-            return .failed(DiskFailure(errorNumber: [6, 19, 9][random.below(3)], isBlockDevice: isBlockDevice))
+            let error: Int32 = [6, 19, 9][random.below(3)]
+            // The driver looks for the disk when a flush fails; now and then the error comes before the disk is gone.
+            guard operation.kind == .flush else {
+                return .failed(DiskFailure(errorNumber: error, isBlockDevice: isBlockDevice))
+            }
+            return .failed(error == 9 ? DiskFailure(kind: .media, errorNumber: 5) : .absent)
         }
         switch flight.plan {
         case .succeed:
@@ -295,6 +300,8 @@ extension Simulation {
                 disks[disk].writeMetadata(flight.metadata, offset: operation.offset, landing: effect, random: &random)
                 agreementIsDue = true
             }
+            // A disk that is there: whatever its flush says, it is no absence.
+            if operation.kind == .flush, error == 19 { return .failed(DiskFailure(kind: .media, errorNumber: error)) }
             return .failed(DiskFailure(errorNumber: error, isBlockDevice: isBlockDevice))
         }
     }
