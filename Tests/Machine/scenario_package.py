@@ -33,7 +33,7 @@ def administration(bed: Bed):
     """What README.md tells administrators to type."""
     disks = [bed.disk(name, SIZE) for name in ("a", "b", "c")]
     unpack(bed)
-    bed.guest("administration", "Administration.test_page", disks=disks)
+    bed.guest("administration", "Administration.test_page", disks=disks, timeout=900)
     bed.host("cmp", "-n", SIZE - 16 * MiB, disks[0].file, disks[2].file)
 
 
