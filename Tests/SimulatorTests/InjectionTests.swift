@@ -15,7 +15,7 @@ struct InjectionTests {
 
     /// After a flush that failed on one plex, and was believed, the clients' data is gone.
     @Test func brokenEngineIsFoundOut() {
-        let row = Injection(mutant: .hideFlushError).run("normal", calls: 24...24)
+        let row = Injection(mutant: .hideFlushError).run("normal", calls: 25...25)
         #expect(row.findings.first?.violation.rule == "R7")
     }
 }
