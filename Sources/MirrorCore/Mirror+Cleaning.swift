@@ -115,11 +115,7 @@ extension Mirror {
     /// state before: it shows no clearing then that it lacks.
     private mutating func moveCandidates() {
         guard mutant != .clearWhileDegraded else { return }
-        for slot in openSlots where !isBeingCopied(slot) {
-            var missed = cleaner.candidates
-            missed.subtract(tracking.ahead)
-            tracking.insertMissed(missed, slot: slot)
-        }
+        for slot in openSlots where !isBeingCopied(slot) { tracking.insertMissed(cleaner.candidates, slot: slot) }
     }
 
     /// Those that some record on disk may name: a plex that is being forgotten, or was given a new map, counts on

@@ -49,7 +49,7 @@ extension Mirror {
         let next = regions.upperBound
         let probe = min(next + max(1, count / 2), tracking.regionCount) - 1
         guard next < tracking.regionCount, !tracking.intent.contains(probe) else { return }
-        tracking.insertIntent(ahead: next..<min(next + count, tracking.regionCount))
+        tracking.insertIntent(next..<min(next + count, tracking.regionCount))
     }
 
     private mutating func markDirty() {

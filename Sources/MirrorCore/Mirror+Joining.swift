@@ -116,7 +116,7 @@ extension Mirror {
         if let slot = record[plex].missedWriteMap?.slot, let map = tracking.maps[Int(slot)] {
             // A region under an intent bit may hold writes that went everywhere but here. From now on the map has them
             // too: the bit may be cleared before they are copied.
-            if mutant != .joinForgetsIntent { tracking.insertMissed(tracking.written, slot: slot) }
+            if mutant != .joinForgetsIntent { tracking.insertMissed(tracking.intent, slot: slot) }
             todo = tracking.maps[Int(slot)] ?? map
         }
         todo.formUnion(badRegions(plex))

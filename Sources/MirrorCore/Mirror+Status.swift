@@ -186,7 +186,7 @@ extension Mirror {
     private func missedRegions(_ plex: PlexIndex) -> Int? {
         if recovering.contains(plex) { return resync.sweeps[Int(plex.value)].todo.population }
         guard let slot = record[plex].missedWriteMap?.slot, var map = tracking.maps[Int(slot)] else { return nil }
-        map.formUnion(tracking.written)
+        map.formUnion(tracking.intent)
         return map.population
     }
 

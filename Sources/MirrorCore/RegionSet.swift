@@ -24,10 +24,6 @@ package struct RegionSet: Sendable, Equatable {
         Self.eachWord(of: range) { words[$0] |= $1 }
     }
 
-    package mutating func remove(_ range: Range<Int>) {
-        Self.eachWord(of: range) { words[$0] &= ~$1 }
-    }
-
     package func containsAll(of range: Range<Int>) -> Bool {
         var result = true
         Self.eachWord(of: range) { if words[$0] & $1 != $1 { result = false } }

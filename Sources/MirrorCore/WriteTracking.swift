@@ -62,9 +62,6 @@ struct WriteTracking {
     private(set) var durable: RegionSet
     /// Touched by a write since the last look of the cleaner.
     private(set) var active: RegionSet
-    /// Bits of `intent` that were set ahead of a writer who has not come yet. Nothing was written under them: nobody misses
-    /// anything there. None of them is in `active`.
-    private(set) var ahead: RegionSet
     var writers: WriteSequence
     /// By slot; nil: not in use.
     private(set) var maps: [RegionSet?]
@@ -95,7 +92,6 @@ struct WriteTracking {
         intent = empty
         durable = empty
         active = empty
-        ahead = empty
         writers = WriteSequence(regionCount: regionCount)
         maps = Array(repeating: nil, count: Self.sheets - 1)
         absences = Array(repeating: 0, count: Self.sheets - 1)
@@ -123,34 +119,17 @@ struct WriteTracking {
         changed(sheet: 0, words: range.lowerBound >> 6...(range.upperBound - 1) >> 6)
     }
 
-    /// For a writer who may come.
-    mutating func insertIntent(ahead range: Range<Int>) {
-        for region in range where !intent.contains(region) && !active.contains(region) { ahead.insert(region) }
-        insertIntent(range)
-    }
-
     /// A write begins, or goes on.
-    mutating func touch(_ range: Range<Int>) {
-        active.insert(range)
-        ahead.remove(range)
-    }
+    mutating func touch(_ range: Range<Int>) { active.insert(range) }
 
     mutating func forgetTouches() {
         active = RegionSet(count: regionCount)
         writers.forget()
     }
 
-    /// Regions under an intent bit in which something may have been written since it was set.
-    var written: RegionSet {
-        var regions = intent
-        regions.subtract(ahead)
-        return regions
-    }
-
     /// - Parameter witness: see `raiseLastClear`.
     mutating func removeIntent(_ set: RegionSet, witness: UInt64) {
         raiseLastClear(to: witness)
-        ahead.subtract(set)
         for word in set.words.indices where set.words[word] & intent.words[word] != 0 {
             intent.setWord(word, intent.words[word] & ~set.words[word])
             durable.setWord(word, durable.words[word] & ~set.words[word])

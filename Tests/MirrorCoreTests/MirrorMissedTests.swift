@@ -130,30 +130,4 @@ import Testing
         let restarted = try bench.restarted(without: set(2))
         #expect(restarted.isOpen && restarted.pending.isEmpty && restarted.status().plexes[2].missedRegions == 1)
     }
-
-    // MARK: bits set ahead
-
-    private func fill(_ bench: MirrorBench, regions: [UInt64]) {
-        for region in regions {
-            bench.send(2_000_000 + region, .write, region * bench.record.regionBytes, bench.record.regionBytes)
-            bench.settle()
-        }
-    }
-
-    /// Bits that are set ahead of a writer who never comes there are no writes.
-    @Test func whatIsSetAheadIsNotMissed() throws {
-        let bench = try MirrorBench(freshRecord(regionBytes: 64 << 10))
-        bench.command(.takeOffline(PlexIndex(1)))
-        bench.settle()
-        fill(bench, regions: [10, 11, 12])
-        #expect(bench.intent(0) == Array(10...20) && bench.status().plexes[1].missedRegions == 3)
-        bench.rest()
-        #expect(bench.intent(0).isEmpty && bench.missed(1) == [10, 11, 12])
-        fill(bench, regions: [10, 11, 12])
-        bench.write(regions: [15])
-        bench.clearTrace()
-        try bench.rejoin(1)
-        bench.settle()
-        #expect(bench.regionsCopied(to: 1) == [10, 11, 12, 15] && bench.status().state == .healthy)
-    }
 }
